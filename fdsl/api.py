@@ -24,7 +24,7 @@ from fdsl.config.decision import LOWEST_RATE, Threshold
 from fdsl.config.presets import PRESETS, with_preset
 from fdsl.config.resolve import backbone_config, method_config
 from fdsl.config.run_config import FittedConfig
-from fdsl.detector_state import STATISTICS, grey_of, restored, sizes_of, statistics_in, tensors_of, with_masks
+from fdsl.detector_state import facts_of_references, restored, tensors_of, with_masks
 from fdsl.factory import build_detector, detector_config, moved_config
 from fdsl.prediction import Prediction
 from fdsl.references.reference_checks import statistics_of_references, usable_references
@@ -42,6 +42,7 @@ from fdsl.regions import Region
 from fdsl.scoring import Scorer, fused_scores
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
+from fdsl.store.detector_metadata import FORMAT_VERSION, DetectorMetadata
 from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores, set_scales
 from fdsl.thresholds.threshold import NormalScores, batch_threshold, labelled_threshold, require_both_kinds
 from models.backbone import Backbone
@@ -639,15 +640,19 @@ class AnomalyDetector:
         path = as_file("detector", file)
         if not self.ready:
             raise ModelError("The detector has no references yet: call fit() before save().")
-        save_detector(path, self.tensors(), self.config, self.threshold, [one.facts for one in self.kept])
+        references = tuple(one.facts for one in self.kept)
+        save_detector(
+            path, self.tensors(), DetectorMetadata(FORMAT_VERSION, self.config, self.threshold, references)
+        )
 
     @_whatever_the_default_device
     def tensors(self) -> dict[str, Tensor]:
         """Everything that was fitted: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
         thresholds, and the references' sizes."""
-        fitted = tensors_of(self.scorer.detector, self.normal, self.reference_sizes, self.grey)
-        statistics = {STATISTICS: torch.from_numpy(self.statistics)}
-        return fitted | statistics | tensors_of_references(self.kept)
+        fitted = tensors_of(
+            self.scorer.detector, self.normal, self.reference_sizes, self.statistics, self.grey
+        )
+        return fitted | tensors_of_references(self.kept)
 
     @classmethod
     @_whatever_the_default_device
@@ -668,16 +673,12 @@ class AnomalyDetector:
         masks of the photographs lie, of a detector that was fitted with folders of them. Raises ModelError
         for another backbone, ConfigError for another precision or a file that `save` did not write.
         """
-        tensors, config, threshold = load_detector(as_file("detector", file))
-        config = moved_config(config, file, pretrained, model_config, device, precision)
+        tensors, stored = load_detector(as_file("detector", file))
+        config = moved_config(stored.fitted, file, pretrained, model_config, device, precision)
         config = with_masks(config, file, tensors, roi, ignore)
         detector, normal = restored(file, config, tensors)
         self = cls(detector, config)
-        self.threshold, self.normal = threshold, normal
-        try:
-            self.reference_sizes, self.grey = sizes_of(tensors), grey_of(tensors)
-            self.statistics = statistics_in(tensors)
-            self.kept = references_of(tensors)
-        except ConfigError as error:
-            raise ConfigError(f"{file} is not a complete detector ({error}); save it again.") from error
+        self.threshold, self.normal = stored.threshold, normal
+        self.reference_sizes, self.statistics, self.grey = facts_of_references(tensors)
+        self.kept = references_of(stored.reference_files, tensors)
         return self

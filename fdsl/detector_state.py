@@ -12,23 +12,17 @@ from torch import Tensor
 
 from fdsl.config.run_config import FittedConfig
 from fdsl.factory import assemble, backbone_of_detector, saved_method
-from fdsl.thresholds.threshold import LEAVE_COPY_OUT, LEAVE_ONE_OUT, NormalScores, Prior, is_normal
+from fdsl.thresholds.threshold import NormalScores, Prior
 from models.detector import Detector
 from models.ensemble.mutual_scoring import ComparedImages, WithMutualScoring
-from models.features import EMBEDDING
-from models.matching.candidates import UNRESTRICTED, PerWindowTopK, SharedTopK
 from models.method import Memories
-from models.methods.batch import BatchMemory
 from utils.config import MethodConfig
 from utils.errors import ConfigError, ModelError
 from utils.grey_range import GreyRange
-from utils.image_statistics import PER_IMAGE
 from utils.memory import is_out_of_memory
 from utils.text import one_line, printable
-from utils.tile_layout import MOST_IN_ALL, TileLayout
+from utils.tile_layout import TileLayout
 
-# The errors of missing tensors, and of tensors with other shapes.
-UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
 ROI, LAYOUT = "roi", "tiles.layout"  # where there are some
 IN_FOLDERS = torch.empty(0, dtype=torch.uint8)  # in place of a ROI that comes with each photograph
 PRIOR = "prior"  # of NormalScores, where there is one
@@ -40,11 +34,12 @@ MEMORIES = {"bank": "whole", "window_bank": "windows", "tile_bank": "tiles"}
 def tensors_of(
     detector: Detector,
     normal: NormalScores | None,
-    sizes: Sequence[tuple[int, int]] = (),
-    grey: GreyRange | None = None,
+    sizes: Sequence[tuple[int, int]],
+    statistics: np.ndarray,
+    grey: GreyRange | None,
 ) -> dict[str, Tensor]:
-    """The tensors of a fitted detector: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, and `normal.*`
-    for thresholds."""
+    """The tensors of a fitted detector: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
+    thresholds, and the references' `sizes` and `statistics`."""
     tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
     for name, attribute in MEMORIES.items():
         memory = getattr(detector.memories, attribute)
@@ -57,6 +52,7 @@ def tensors_of(
         scales = [compared.map_scale, compared.score_scale, *method.own_scales]
         tensors["test_images.levels"] = torch.tensor(scales, dtype=torch.float64)
     tensors[SIZES] = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 2)
+    tensors[STATISTICS] = torch.from_numpy(statistics)
     if grey is not None:
         tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
     if _names_roi(method.options):
@@ -87,27 +83,15 @@ def restored(
     try:
         method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
         detector = assemble(config.detector, backbone, method)
-    except UNFIT as error:
-        raise _not_complete(file, error) from error
-    try:
-        _refuse_other_directions(detector)
-        restore_roi(detector, tensors)
-        restore_memories(detector, tensors)
-        restore_layout(detector, tensors)
-        restore_test_images(detector, tensors)
+        _restore(detector, tensors)
         return detector, normal_scores_of(tensors)
-    except (ConfigError, ModelError, MemoryError, *UNFIT) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise ConfigError(
                 f"{file} does not fit into the memory of {backbone.device} ({one_line(error, 120)}); free "
                 "some of it, or use another --device."
             ) from error
-        raise _not_complete(file, error) from error
-
-
-def _not_complete(file: str | Path, error: Exception) -> ConfigError:
-    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-    return ConfigError(f"{file} is not a complete detector ({one_line(reason)}); save it again.")
+        raise ConfigError(f"{file} is not a complete detector ({one_line(error)}); save it again.") from error
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -116,83 +100,26 @@ def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the detector its memories; KeyError where a part is missing, ValueError where one has another
-    shape."""
-    backbone, memories = detector.backbone, {}
-    for name, attribute in MEMORIES.items():
-        state = part_of(tensors, name)
-        if not detector.method.transductive:  # a method that compares test images keeps them on the CPU
-            state = {key: value.to(backbone.device) for key, value in state.items()}
-        if not state and _needs(detector, name):
-            raise ValueError(f"it has no {name}")
-        if name == "window_bank" and state:
-            _refuse_other_windows(detector, state)
-        if state:
-            memories[attribute] = detector.method.restored(state, backbone.dtype)
-    detector.memories = Memories(**memories)
-
-
-def _needs(detector: Detector, name: str) -> bool:
-    """Whether the detector cannot score without this memory."""
-    method = detector.method
-    if not (method.needs_references or method.transductive):
-        return False
-    own_windows = detector.windows is not None and not detector.matches_whole_image
-    return name == "bank" or (name == "window_bank" and own_windows)
-
-
-def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> None:
-    """ValueError where a bank's windows are not the detector's."""
-    windows, keys = detector.windows, state.get("keys")
-    if windows is None or windows.match is UNRESTRICTED or not detector.method.matches:
-        return
-    match = windows.match
-    if keys is None or keys.dim() != 2:
-        raise ValueError("window_bank has no keys")
-    if len(keys) * windows.grid.encoded**2 != state["centred"].shape[1]:
-        raise ValueError("window_bank holds windows of another size")
-    method = detector.method
-    own = isinstance(match, PerWindowTopK)
-    if keys.shape[1] != (method.width * method.blocks if own else _embedding_width(detector)):
-        raise ValueError("the keys of window_bank have another length")
-
-
-def _refuse_other_directions(detector: Detector) -> None:
-    """ValueError where directions of text have another length than the backbone's embeddings; ModelError for
-    a backbone that cannot project its patches into that space."""
-    method = detector.method
-    if method.reads_text and method.directions.shape[1] != _embedding_width(detector, method.want):
-        raise ValueError("its directions of text have another length")
-    if method.reads_text and not bool(method.directions.isfinite().all()):
-        raise ValueError("its directions of text are not finite")
-
-
-def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> int:
-    """D of the backbone's image embeddings, measured on a window or a single patch; `want`: other features
-    that it must be able to give."""
-    patches = 1 if detector.windows is None else detector.windows.grid.encoded
-    side = patches * detector.backbone.patch_size
-    window = torch.zeros(1, 3, side, side, dtype=torch.uint8)
-    return detector.backbone.encode(window, SharedTopK.want | want).wanted(EMBEDDING).shape[1]
-
-
-def _require(holds: bool, sentence: str) -> None:
-    """ConfigError with the sentence unless it holds."""
-    if not holds:
-        raise ConfigError(sentence)
-
-
-def restore_roi(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the detector its region of interest, where it has one; ConfigError for one that does not fit."""
-    roi = tensors.get(ROI)
-    sentence = "its region of interest is not there, or one is that it does not name"
-    _require(_names_roi(detector.method.options) == (roi is not None), sentence)
-    if roi is not None and len(roi):
-        side = detector.image_size
-        fits = roi.shape == (side, side) and roi.dtype == torch.uint8
-        _require(fits, "its region of interest has another size")
+def _restore(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the detector its region of interest, memories, layout of tiles, and test images of mutual
+    scoring, where it has some."""
+    backbone, method, memories = detector.backbone, detector.method, {}
+    if len(roi := tensors.get(ROI, IN_FOLDERS)):
         detector.restrict(roi)
+    for name, attribute in MEMORIES.items():
+        if state := part_of(tensors, name):
+            if not method.transductive:  # a method that compares test images keeps them on the CPU
+                state = {key: value.to(backbone.device) for key, value in state.items()}
+            memories[attribute] = method.restored(state, backbone.dtype)
+    detector.memories = Memories(**memories)
+    if LAYOUT in tensors:
+        rows, columns = tensors[LAYOUT].tolist()
+        detector.layout = TileLayout(rows, columns, detector.grid, backbone.patch_size)
+    if isinstance(method, WithMutualScoring):
+        map_scale, score_scale, own_map, own_score = tensors["test_images.levels"].tolist()
+        memory = method.batch.restored(part_of(tensors, "test_images"), backbone.dtype)
+        method.test_images = ComparedImages(memory, map_scale, score_scale)
+        method.set_own_scales(own_map, own_score)
 
 
 def _names_roi(options: MethodConfig) -> bool:
@@ -227,79 +154,21 @@ def with_masks(
     return replace(config, detector=replace(config.detector, options=options))
 
 
-def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the detector its layout of tiles, where it has one; ConfigError for one that does not fit."""
-    if LAYOUT not in tensors:
-        return
-    layout, memory = tensors[LAYOUT], detector.memories.tiles
-    complete = layout.shape == (2,) and not layout.is_floating_point() and memory is not None
-    _require(complete, "its tiles are missing")
-    rows, columns = map(int, layout.tolist())
-    _require(1 <= min(rows, columns) and rows * columns <= MOST_IN_ALL, f"it has {rows} x {columns} tiles")
-    if isinstance(memory, BatchMemory):
-        sentence = f"it has {rows} x {columns} tiles, and its memory bank {memory.tiles}"
-        _require(memory.tiles == rows * columns, sentence)
-    detector.layout = TileLayout(rows, columns, detector.grid, detector.backbone.patch_size)
-
-
-def restore_test_images(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the detector the test images of mutual scoring, where it has some; KeyError where a part is
-    missing."""
-    method = detector.method
-    if not isinstance(method, WithMutualScoring):
-        return
-    scales = tensors["test_images.levels"]
-    fits = scales.shape == (4,) and bool((scales > 0).all())
-    _require(fits, "its levels are not those of test images")
-    map_scale, score_scale, own_map, own_score = scales.double().tolist()
-    memory = method.batch.restored(part_of(tensors, "test_images"), detector.backbone.dtype)
-    method.test_images = ComparedImages(memory, map_scale, score_scale)
-    method.set_own_scales(own_map, own_score)
-
-
-def _of_references(tensors: Mapping[str, Tensor], name: str, columns: int) -> Tensor:
-    """The tensor `name`, a row of `columns` numbers for each reference; ConfigError for another shape, and
-    for numbers that are not finite."""
-    rows = tensors.get(name, torch.empty(0))
-    fits = rows.shape[1:] == (columns,) and bool(rows.isfinite().all())
-    _require(fits, f"the {name.partition('.')[2]} of its references are none")
-    return rows
-
-
-def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
-    """The references' (width, height); ConfigError for numbers that are no size."""
-    sizes = _of_references(tensors, SIZES, 2)
-    _require(bool((sizes > 0).all()), "the sizes of its references are none")
-    return [(int(width), int(height)) for width, height in sizes.tolist()]
-
-
-def statistics_in(tensors: Mapping[str, Tensor]) -> np.ndarray:
-    """The references' statistics (K,6); ConfigError as `_of_references`."""
-    return _of_references(tensors, STATISTICS, PER_IMAGE).double().numpy()
-
-
-def grey_of(tensors: Mapping[str, Tensor]) -> GreyRange | None:
-    """The grey range of photographs with more than 8 bits; None where there was none."""
-    grey = tensors.get(GREY)
-    if grey is None:
-        return None
-    _require(grey.shape == (2,) and bool(grey[0] < grey[1]), "its range of grey values is none")
-    return GreyRange(*grey.double().tolist())
+def facts_of_references(
+    tensors: Mapping[str, Tensor],
+) -> tuple[list[tuple[int, int]], np.ndarray, GreyRange | None]:
+    """The references' (width, height), their statistics (K,6), and the grey range of photographs with more
+    than 8 bits."""
+    sizes = [(width, height) for width, height in tensors[SIZES].tolist()]
+    grey = GreyRange(*tensors[GREY].tolist()) if GREY in tensors else None
+    return sizes, tensors[STATISTICS].numpy(), grey
 
 
 def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
     """The left-out scores of normal images; None where the detector was fitted without a threshold."""
     state = part_of(tensors, "normal")
-    if "scores" not in state:
+    if not state:
         return None
-    scores, peaks, kinds, floor = (state[name].numpy() for name in ("scores", "peaks", "kinds", "floor"))
-    _require(floor.size == 1 and is_normal(scores, peaks, kinds), "its held-out scores are none")
-    prior = None
-    if PRIOR in state:
-        numbers = state[PRIOR].double()
-        fits = numbers.shape == (4,) and bool(numbers.isfinite().all() and (numbers[[1, 3]] > 0).all())
-        _require(fits, "its prior of other products is no offset and spread")
-        left_out = np.isin((LEAVE_ONE_OUT, LEAVE_COPY_OUT), kinds).any()
-        _require(bool(left_out), "its references' scores without themselves are missing")
-        prior = Prior(*numbers.tolist())
-    return NormalScores(scores, peaks, kinds, float(floor.item()), prior)
+    scores, peaks, kinds = (state[name].numpy() for name in ("scores", "peaks", "kinds"))
+    prior = Prior(*state[PRIOR].tolist()) if PRIOR in state else None
+    return NormalScores(scores, peaks, kinds, state["floor"].item(), prior)

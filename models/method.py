@@ -259,7 +259,7 @@ class BankMethod(Method[MemoryBank]):
         return MemoryBank.collected(parts, sizes, match.keys)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
-        return MemoryBank.restored(state, dtype, self.width, self.blocks)
+        return MemoryBank.restored(state, dtype)
 
 
 def fitted(memory: OwnMemory | None) -> OwnMemory:

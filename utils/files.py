@@ -22,6 +22,7 @@ BYTE_ORDER_MARK = "\ufeff"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SAMPLES, SAMPLE_BYTES = 256, 4096  # pieces of a file that `sampled_digest` reads, and the bytes of each
 TEMPORARY = ".tmp"
+CHECKSUM = "checksum"  # its name in the metadata of a file of tensors (fdsl/store/tensor_file.py)
 HANDLES = "/proc/self/fd"  # the open files of this process, on Linux
 # Names that are no Unicode are escaped, as JSON reads them back.
 TEXT = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}

@@ -11,16 +11,19 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache, wraps
-from typing import Any, ClassVar, TypeVar, cast
+from types import UnionType
+from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from utils.errors import ConfigError
 from utils.text import in_words, one_line
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Stored = TypeVar("Stored")
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
 LONGEST_IN_NAME = 60  # of them in the name of a folder, of which file systems take 255
+INLINE = {"inline": True}  # metadata of a field whose dataclass is stored among the values of the outer one
 # What an option may need to have an effect: local windows, trained heads, a method that searches for nearest
 # patches, one with components, text. fdsl/config/resolve.py decides which of them a configuration has.
 WINDOWS, HEADS, SEARCH, COMPONENTS, TEXT = "windows", "heads", "search", "components", "text"
@@ -260,37 +263,65 @@ def short_names(
 
 
 def as_stored(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON values."""
-    values = asdict(config)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    """A dataclass, and those inside it, as JSON values."""
+    values: dict[str, Any] = {}
+    for one in fields(config):
+        value = getattr(config, one.name)
+        if is_dataclass(value):
+            inner = as_stored(value)
+            values |= inner if "inline" in one.metadata else {one.name: inner}
+        else:
+            values[one.name] = list(value) if isinstance(value, tuple) else value
+    return values
 
 
-def from_stored(kind: type, stored: Mapping[str, Any]):
-    """A dataclass from stored values; ConfigError for unknown or missing names and for values that no flag
-    takes."""
-    refuse_other_names(kind, stored)
-    try:
-        return kind(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-        )
-    except ConfigError as error:
-        raise ConfigError(f"The stored {error}") from error
+def from_stored(kind: type[Stored], stored: Any) -> Stored:
+    """The dataclass that `as_stored` was given; ConfigError, a few words, for missing or unknown names, and
+    for values of another type or that no flag takes."""
+    if not isinstance(stored, Mapping):
+        raise ConfigError(f"{one_line(repr(stored), 60)} is no {kind.__name__}")
+    rest = dict(stored)
+    config = _take_out(kind, rest)
+    if rest:
+        raise ConfigError(f"a {kind.__name__} has no {one_line(', '.join(map(str, rest)), 60)}")
+    return config
 
 
-def refuse_other_names(kind: type, stored: Mapping[str, Any]) -> None:
-    """ConfigError unless the stored names are those of the dataclass `kind`."""
-    names = {item.name for item in fields(kind)}
-    if not isinstance(stored, Mapping) or set(stored) != names:
-        named = ", ".join(sorted(map(str, stored))) if isinstance(stored, Mapping) else repr(stored)
-        raise ConfigError(
-            f"The stored {kind.__name__} has the fields {one_line(named, 200)}, this code expects "
-            f"{', '.join(sorted(names))}; use the version of the code that wrote it."
-        )
+def _take_out(kind: type[Stored], rest: dict[str, Any]) -> Stored:
+    """`from_stored` of values that may hold more; its own are taken out."""
+    values = {}
+    for one, hint in _hints_of(kind):
+        inner = next((part for part in (hint, *get_args(hint)) if is_dataclass(part)), None)
+        if "inline" in one.metadata:
+            values[one.name] = _take_out(hint, rest)
+            continue
+        if one.name not in rest:
+            raise ConfigError(f"{one.name} is missing")
+        value = rest.pop(one.name)
+        if inner is not None and value is not None:
+            value = from_stored(inner, value)
+        elif "option" not in one.metadata and not _is_of(hint, value):
+            raise ConfigError(f"{one.name} is {one_line(repr(value), 60)}, which is of another type")
+        values[one.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
 
 
-def is_stored_number(value: Any) -> bool:
-    """Whether a stored value is a finite number."""
-    return type(value) in (int, float) and abs(value) < 1e300
+@cache
+def _hints_of(kind: type) -> list[tuple[Field, Any]]:
+    hints = get_type_hints(kind)
+    return [(one, hints[one.name]) for one in fields(kind)]
+
+
+def _is_of(hint: Any, value: Any) -> bool:
+    """Whether a JSON value is of an annotated type; a tuple is stored as a list."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_is_of(part, value) for part in parts)
+    if kind is dict:
+        return type(value) is dict and all(_is_of(parts[1], one) for one in value.values())
+    if kind in (list, tuple):
+        return type(value) is list and all(_is_of(parts[0], one) for one in value)
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def is_stored_text(value: Any) -> bool:

@@ -1,14 +1,14 @@
 """The typed settings of a detector and of a run, their JSON values, and their identity.
 
-`to_json` gives the values of config.json or of a saved detector, `from_json` is their one validator, and
-`identity` holds the settings that decide the result: two runs of one identity are the same. Those of a
-training are in fdsl/config/training_config.py.
+`as_stored` (utils/options.py) gives the values of config.json or of a saved detector, `from_stored` is their
+only validator, and `identity` holds the settings that decide the result: two runs of one identity are the
+same. Those of a training are in fdsl/config/training_config.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from data.datasets import DATASETS
@@ -27,20 +27,7 @@ from utils.config import (
     MethodConfig,
     WindowConfig,
 )
-from utils.errors import ConfigError
-from utils.options import (
-    WINDOWS,
-    Option,
-    Options,
-    as_option,
-    as_stored,
-    from_stored,
-    is_stored_number,
-    option,
-    options_of,
-    without,
-)
-from utils.text import one_line
+from utils.options import INLINE, WINDOWS, Option, Options, as_option, as_stored, option, options_of, without
 
 # Options of windows: those that combine finished maps, and those that have an effect without windows.
 FUSED = [name for name, one in options_of(WindowConfig).items() if one.fused and one.needs]
@@ -60,7 +47,6 @@ ROTATIONS = Option(
     help="store N rotated copies of each reference; not where a wrong orientation is a defect; auto: 8, or 1 "
     "where the references show that rotation brings nothing (default auto for plus, else $default)",
 )
-OF_A_DETECTOR = ("method", "backbone", "options", "windows", "machine")  # of DetectorConfig.to_json
 
 
 @dataclass(frozen=True)
@@ -82,15 +68,6 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         refuse_contradictions(self.method, self.options, self.windows)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "method": self.method,
-            "backbone": as_stored(self.backbone),
-            "options": as_stored(self.options),
-            "windows": as_stored(self.windows),
-            "machine": as_stored(self.machine),
-        }
-
     @property
     def reads_text(self) -> bool:
         """Whether text takes part."""
@@ -100,18 +77,6 @@ class DetectorConfig:
     def sees_test_set(self) -> bool:
         """Whether it is transductive: the test images are compared with each other."""
         return self.options.with_batch or METHODS[self.method].transductive
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> DetectorConfig:
-        """From the values of a config.json or a saved detector, which may hold more; ConfigError, KeyError,
-        TypeError or AttributeError for any other."""
-        return cls(
-            values["method"],
-            from_stored(BackboneConfig, values["backbone"]),
-            from_stored(MethodConfig, values["options"]),
-            from_stored(WindowConfig, values["windows"]),
-            from_stored(MachineFacts, values["machine"]),
-        )
 
 
 @dataclass(frozen=True)
@@ -154,7 +119,7 @@ class RunConfig(Options):
             help="samples the references (default $default); several: as above",
         )
     )
-    detector: DetectorConfig
+    detector: DetectorConfig = field(metadata=INLINE)
     checkpoint: str = field(metadata=as_option("", place=True))
     checkpoint_digest: str = field(metadata=as_option(""))
     trained_on: str | None = field(metadata=as_option(None))
@@ -201,19 +166,6 @@ class RunConfig(Options):
         made = self.detector
         refuse_contradictions(made.method, made.options, made.windows, self.k_shot, self.rotations)
 
-    def to_json(self) -> dict[str, Any]:
-        """The values of config.json."""
-        return {**without(vars(self), ["detector"]), **self.detector.to_json()}
-
-    @classmethod
-    def from_json(cls, values: Any) -> RunConfig:
-        """From the values of config.json; ConfigError, a few words, for any other."""
-        config = _of_detector(cls, values, "run writes")
-        right = isinstance(config.command, str) and config.trained_on_test_images in (None, False, True)
-        if not right or not (config.grey is None or _is_grey(config.grey)):
-            raise ConfigError("its command, trained_on_test_images or grey is none that a run writes")
-        return config
-
     def in_float32(self) -> RunConfig:
         """This run in float32, after values overflowed in the requested precision."""
         machine = self.detector.machine.in_precision("float32")
@@ -229,7 +181,7 @@ class RunConfig(Options):
         return {"maps": self._of_maps, "run": self._of_run, "row": self._of_row}[of]()
 
     def _of_maps(self) -> dict[str, Any]:
-        values, machine = self.to_json(), self.detector.machine
+        values, machine = as_stored(self), self.detector.machine
         return {
             "method": values["method"],
             "checkpoint": self.checkpoint_digest,
@@ -244,7 +196,7 @@ class RunConfig(Options):
     def _of_run(self) -> dict[str, Any]:
         machine, backbone = self.detector.machine, self.detector.backbone
         return {
-            **without(self.to_json(), NOT_OF_A_RUN),
+            **without(as_stored(self), NOT_OF_A_RUN),
             "backbone": without(as_stored(backbone), PLACES),
             "weights": self.weights or [backbone.pretrained, backbone.model_config],
             "precision": machine.precision,
@@ -253,7 +205,7 @@ class RunConfig(Options):
 
     def _of_row(self) -> dict[str, Any]:
         flat: dict[str, Any] = {"precision": self.detector.machine.precision}
-        for name, value in without(self.to_json(), (*NOT_OF_A_RUN, "seed", "files", "grey")).items():
+        for name, value in without(as_stored(self), (*NOT_OF_A_RUN, "seed", "files", "grey")).items():
             if name == "windows" and self.detector.windows.winmode == "nan":
                 flat |= {f"windows.{part}": inner for part, inner in value.items() if part in WITHOUT_WINDOWS}
             elif isinstance(value, dict):
@@ -267,31 +219,6 @@ class RunConfig(Options):
 NOT_OF_A_RUN = ("machine", "command", *(name for name, one in options_of(RunConfig).items() if one.place))
 
 
-def _of_detector(kind: type, values: Mapping[str, Any], who: str) -> Any:
-    """A dataclass with a field `detector` from stored values, which hold those of the detector too;
-    ConfigError for values that no `who`."""
-    try:
-        own = without(values, OF_A_DETECTOR)
-        detector = DetectorConfig.from_json(values)
-        names = [one.name for one in fields(kind) if one.name != "detector"]
-        config = kind(detector=detector, **{name: own.pop(name) for name in names})
-    except KeyError as error:
-        raise ConfigError(f"{error.args[0]} is missing") from error
-    except (TypeError, AttributeError) as error:
-        raise ConfigError(f"it holds values that no {who}: {one_line(error, 60)}") from error
-    if own:
-        raise ConfigError(f"no {who} {one_line(', '.join(map(str, own)), 60)}")
-    return config
-
-
-def _is_grey(values: Any) -> bool:
-    """Whether stored ranges of grey values are category -> (low, high), low below high."""
-    return isinstance(values, dict) and all(
-        isinstance(pair, list) and len(pair) == 2 and all(map(is_stored_number, pair)) and pair[0] < pair[1]
-        for pair in values.values()
-    )
-
-
 @dataclass(frozen=True)
 class FittedConfig(Options):
     """A detector of the Python interface, and the references it was fitted to.
@@ -300,7 +227,7 @@ class FittedConfig(Options):
     their number in the memory bank, each in `rotations` copies.
     """
 
-    detector: DetectorConfig
+    detector: DetectorConfig = field(metadata=INLINE)
     image_score: str = field(
         metadata=as_option("max", choices=SINGLE_IMAGE_SCORES, help=f"{SCORES_IN_WORDS} (default $default)")
     )
@@ -309,15 +236,6 @@ class FittedConfig(Options):
     fingerprint: str = option("")
     references: int = option(0, span=(0, 10**6), place=True)
     rotations: int = option(1, span=(1, 360))
-
-    def to_json(self) -> dict[str, Any]:
-        """The values of a saved detector, which predict.py's config.json holds too."""
-        return {**self.detector.to_json(), **without(vars(self), ["detector"])}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> FittedConfig:
-        """From a saved detector's values; ConfigError for any other."""
-        return _of_detector(cls, values, "detector has")
 
 
 @dataclass(frozen=True)
@@ -328,7 +246,7 @@ class PredictionConfig:
     without a command. `trust`: how reliable the threshold is, "" where that is unknown.
     """
 
-    fitted: FittedConfig
+    fitted: FittedConfig = field(metadata=INLINE)
     digest: str
     threshold: Threshold | None
     command: str
@@ -339,18 +257,9 @@ class PredictionConfig:
     input: tuple[str, ...] | None = None
     trust: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **self.fitted.to_json(),
-            **without(vars(self), ["fitted", "digest"]),
-            "detector": self.digest,
-            "threshold": None if self.threshold is None else asdict(self.threshold),
-            "input": None if self.input is None else list(self.input),
-        }
-
     def identity(self) -> dict[str, Any]:
         """The settings that a run must share with another one to continue it."""
-        return identity_of_prediction(self.to_json())
+        return identity_of_prediction(as_stored(self))
 
 
 NOT_OF_A_PREDICTION = (

@@ -4,7 +4,7 @@ a test run are in fdsl/config/run_config.py."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from utils.config import (
@@ -19,19 +19,7 @@ from utils.config import (
     MachineFacts,
     MethodConfig,
 )
-from utils.errors import ConfigError
-from utils.options import (
-    Options,
-    as_option,
-    as_stored,
-    from_stored,
-    given_of,
-    option,
-    options_of,
-    refuse_other_names,
-    without,
-)
-from utils.text import one_line
+from utils.options import INLINE, Options, as_option, as_stored, given_of, option, without
 
 # Settings that decide no heads: places of files, and the other facts of the machine.
 NOT_OF_A_TRAINING = ("machine", *PLACES, "files", "image_digests")
@@ -92,30 +80,11 @@ class TrainingSettings(Options):
     their number in each category.
     """
 
-    recipe: Recipe
+    recipe: Recipe = field(metadata=INLINE)
     image_digests: str = field(metadata=as_option(""))
     files: str = field(metadata=as_option(""))
     images: dict[str, int]
     machine: MachineFacts
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **as_stored(self.recipe),
-            **without(vars(self), ["recipe"]),
-            "machine": as_stored(self.machine),
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TrainingSettings:
-        """From a checkpoint's values; ConfigError for any other."""
-        recipe = {name: values[name] for name in options_of(Recipe)}
-        own = without(values, recipe)
-        refuse_other_names(cls, {**own, "recipe": recipe})
-        counts = values["images"]
-        if type(counts) is not dict or any(type(count) is not int for count in counts.values()):
-            raise ConfigError("it holds values that no training writes")
-        machine = from_stored(MachineFacts, values["machine"])
-        return cls(**{**own, "recipe": from_stored(Recipe, recipe), "machine": machine})
 
 
 @dataclass(frozen=True)
@@ -127,34 +96,6 @@ class TrainedWith(Options):
     fingerprint: str = field(metadata=as_option(""))
     dataset: str = field(metadata=as_option(""))
     training: TrainingSettings
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "backbone": as_stored(self.backbone),
-            "options": as_stored(self.options),
-            "fingerprint": self.fingerprint,
-            "dataset": self.dataset,
-            "training": self.training.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TrainedWith:
-        """From a checkpoint's values; ConfigError, a few words, for any other."""
-        try:
-            config = cls(
-                from_stored(BackboneConfig, values["backbone"]),
-                from_stored(MethodConfig, values["options"]),
-                values["fingerprint"],
-                values["dataset"],
-                TrainingSettings.from_json(values["training"]),
-            )
-            if len(values) > len(fields(cls)):
-                raise ConfigError("it holds more than a training writes")
-        except KeyError as error:
-            raise ConfigError(f"{error.args[0]} is missing") from error
-        except (TypeError, AttributeError) as error:
-            raise ConfigError(f"it holds values that no training writes: {one_line(error, 60)}") from error
-        return config
 
     @property
     def trained_on(self) -> str:
@@ -175,7 +116,7 @@ class TrainedWith(Options):
 
         The machine and the places of files do not count, the requested precision does.
         """
-        values, machine = self.to_json(), self.training.machine
+        values, machine = as_stored(self), self.training.machine
         flat = {
             **values["backbone"],
             **values["options"],

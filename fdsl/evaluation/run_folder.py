@@ -24,7 +24,7 @@ from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
 from utils.lock import locked
 from utils.log import start_logging, warn
-from utils.options import without
+from utils.options import as_stored, from_stored, without
 from utils.signals import command_line
 from utils.text import is_folder_name, one_line
 
@@ -131,7 +131,7 @@ class RunFolder:
         """Prepares to evaluate the finished run anew from its maps, with the machine that made them; returns
         its folder."""
         logger.info("%s is finished but for its pictures: they are made from its maps.", self.path)
-        machine = RunConfig.from_json(read_json(self.path / "config.json")).detector.machine
+        machine = from_stored(RunConfig, read_json(self.path / "config.json")).detector.machine
         self.config = replace(self.config, detector=replace(self.config.detector, machine=machine))
         return self.path
 
@@ -153,7 +153,7 @@ class RunFolder:
         shutil.rmtree(self.path / "pictures", ignore_errors=True)
         start_logging(self.log)
         logger.info("%s", command_line())
-        write_json(self.path / "config.json", self.config.to_json())
+        write_json(self.path / "config.json", as_stored(self.config))
         references = [record for records in split.references.values() for record in records]
         lines = [f"{record.category}\t{record.image_path}\n" for record in references]
         write_text(self.path / "references.txt", "".join(lines))
@@ -163,7 +163,7 @@ class RunFolder:
     def fall_back_to_float32(self) -> None:
         """Makes it a run in float32, after values overflowed in the requested precision."""
         self.config = self.config.in_float32()
-        write_json(self.path / "config.json", self.config.to_json())
+        write_json(self.path / "config.json", as_stored(self.config))
 
     def finish(self) -> None:
         """Removes the finished categories once the results are written."""
@@ -181,7 +181,7 @@ def _place_of(results: Path, config: RunConfig) -> Path:
     settings = [without(config.identity("run"), CONTENT), heads]
     own = usual.with_name(f"{usual.name}_{short_digest(json.dumps(settings, sort_keys=True))}")
     try:
-        stored = RunConfig.from_json(read_json(usual / "config.json"))
+        stored = from_stored(RunConfig, read_json(usual / "config.json"))
     except ConfigError:
         return own if own.is_dir() else usual
     before, now = _identities(stored, config)
@@ -219,7 +219,7 @@ def read_run_config(folder: Path) -> RunConfig:
     if not isinstance(values, dict) or "windows" not in values:
         raise ConfigError(f"{folder} is not the folder of a test run: it has no config.json.")
     try:
-        config = RunConfig.from_json(values)
+        config = from_stored(RunConfig, values)
         if not is_folder_name(config.model_name):
             raise ConfigError(f"{config.model_name!r} cannot be the name of a folder")
     except ConfigError as error:

@@ -27,6 +27,7 @@ from utils.device import worker_count
 from utils.limits import AUTO_TILES, MOST_TILES
 from utils.log import progress, warn
 from utils.memory import free_bytes
+from utils.options import as_stored
 from utils.signals import how_to_continue
 from utils.text import printable
 
@@ -38,7 +39,7 @@ def grouped_by_backbone(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
     """The runs in groups of the same backbone, feature layers, image side and machine."""
     groups: dict[str, list[PlannedRun]] = {}
     for run in runs:
-        values = run.config.detector.to_json()
+        values = as_stored(run.config.detector)
         key = [values[name] for name in ("backbone", "machine")]
         groups.setdefault(json.dumps(key, sort_keys=True), []).append(run)
     return list(groups.values())
@@ -64,7 +65,7 @@ class Detectors:
 
     def _detector_of(self, run: PlannedRun) -> Detector:
         made = run.config.detector
-        values = made.to_json()
+        values = as_stored(made)
         key = json.dumps([values["method"], values["options"], run.config.checkpoint_digest], sort_keys=True)
         if key not in self._made:
             like = next(iter(self._made.values()), None)

@@ -16,6 +16,7 @@ from fdsl.report.published import DATASET_TITLES, incomplete_categories, publish
 from fdsl.report.tables import mean_and_std
 from utils.errors import ConfigError
 from utils.files import read_json, short_digest
+from utils.options import from_stored
 
 RUNS = "*/*shot/seed*/*"
 
@@ -69,7 +70,7 @@ def load_run(folder: Path) -> Run:
             category: {name: _fraction(values[name]) for name in ALL_METRICS}
             for category, values in metrics["categories"].items()
         }
-        return Run(folder, RunConfig.from_json(config), categories)
+        return Run(folder, from_stored(RunConfig, config), categories)
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise ConfigError(

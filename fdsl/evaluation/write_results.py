@@ -34,6 +34,7 @@ from utils.errors import ConfigError
 from utils.files import as_file, csv_text, read_json, write_json, write_text
 from utils.grey_range import GreyRange
 from utils.log import progress, warn
+from utils.options import from_stored
 from utils.text import printable
 
 logger = logging.getLogger("fdsl")
@@ -233,7 +234,7 @@ def add_distances(views: Sequence[CategoryView], folder: Path, config: RunConfig
 def _is_length_of(folder: Path, config: RunConfig) -> bool:
     """Whether a folder holds a finished run of the discrepancy's length with the settings of `config`."""
     try:
-        other = RunConfig.from_json(read_json(folder / "config.json"))
+        other = from_stored(RunConfig, read_json(folder / "config.json"))
     except ConfigError:
         return False
     if not METHODS[other.detector.method].length_of_discrepancy or not (folder / "metrics.json").is_file():

@@ -9,6 +9,7 @@ from fdsl.api import AnomalyDetector
 from fdsl.export.onnx_file import Written, require_packages, write_graph
 from models.onnx_graph import DetectorGraph
 from utils.errors import ModelError
+from utils.options import as_stored
 
 FORMAT = "1"
 
@@ -67,6 +68,6 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "tiles": None if layout is None else json.dumps(layout.crops._asdict()),
         "reference_sizes": json.dumps(detector.reference_sizes),
         "reference_statistics": json.dumps(detector.statistics.tolist()),
-        "settings": json.dumps(detector.config.to_json(), sort_keys=True),
+        "settings": json.dumps(as_stored(detector.config), sort_keys=True),
     }
     return {name: "" if value is None else str(value) for name, value in facts.items()}

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +18,11 @@ from torch import Tensor
 from data.photographs import as_photograph
 from utils.archives import opened
 from utils.errors import ConfigError, DataError
-from utils.files import parsed_json
 from utils.text import one_line, printable
 
 logger = logging.getLogger("fdsl")
 MOST_BYTES = 2**28  # of all references' files together
-LIST, FILE = "references.list", "references.file."  # names of tensors in a saved detector
+FILE = "references.file."  # with its number, the name of a reference's tensor in a saved detector
 DIGEST_DIGITS = 16
 Photograph = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -93,37 +90,21 @@ def _file_of(photograph: Photograph, number: int) -> tuple[str, bytes]:
 
 
 def tensors_of_references(references: Sequence[KeptReference]) -> dict[str, Tensor]:
-    """The references as tensors of a saved detector."""
-    if not references:
-        return {}
-    tensors = {
+    """The references' files as tensors of a saved detector."""
+    return {
         f"{FILE}{number}": torch.from_numpy(np.frombuffer(one.content, np.uint8).copy())
         for number, one in enumerate(references)
     }
-    listed = json.dumps([one.facts for one in references]).encode("utf-8", "surrogateescape")
-    tensors[LIST] = torch.from_numpy(np.frombuffer(listed, np.uint8).copy())
-    return tensors
 
 
-def references_of(tensors: Mapping[str, Tensor]) -> list[KeptReference]:
-    """The references in a saved detector's tensors; ConfigError where list and files do not fit together."""
-    if LIST not in tensors:
-        return []
-    try:
-        listed = parsed_json(tensors[LIST].numpy().tobytes().decode())
-        return [_restored(facts, tensors[f"{FILE}{number}"]) for number, facts in enumerate(listed)]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"its list of references is broken: {one_line(error)}") from error
-
-
-def _restored(facts: Any, content: Tensor) -> KeptReference:
-    name, digest, day = facts
-    if not all(isinstance(text, str) for text in (name, digest, day)) or content.dtype != torch.uint8:
-        raise ValueError("a reference has other values than name, digest, day and file")
-    file = content.numpy().tobytes()
-    if _digest(file) != digest:
-        raise ValueError(f"{one_line(printable(name), 60)} is not the file that was fitted")
-    return KeptReference(name, digest, day, file)
+def references_of(
+    facts: Iterable[tuple[str, str, str]], tensors: Mapping[str, Tensor]
+) -> list[KeptReference]:
+    """The references in a saved detector, from the `facts` and the file of each."""
+    return [
+        KeptReference(name, digest, day, tensors[f"{FILE}{number}"].numpy().tobytes())
+        for number, (name, digest, day) in enumerate(facts)
+    ]
 
 
 def without_named(references: Sequence[KeptReference], names: Iterable[str]) -> list[KeptReference]:

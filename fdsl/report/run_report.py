@@ -27,6 +27,7 @@ from fdsl.report.pictures import CONTACT_SHEET, PLOTS
 from fdsl.report.published import DATASET_TITLES, dataset_title
 from fdsl.report.tables import mean_and_spread, per_cent
 from models.methods.registry import METHODS
+from utils.options import as_stored
 
 EMBEDDED_BYTES = 6_000_000  # thumbnails of up to this size in all are put into the page itself
 PIXEL_METRICS = {
@@ -97,7 +98,7 @@ def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str,
         "untrained": config.detector.backbone.untrained,
         "trained_on_test_images": TRAINED_ON_TEST_IMAGES if config.trained_on_test_images else "",
         "command": config.command,
-        "config": sorted(_settings(config.to_json())),
+        "config": sorted(_settings(as_stored(config))),
         "image_score": config.image_score,
         "score_meaning": image_score_in_words(config),
     }

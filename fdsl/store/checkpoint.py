@@ -22,7 +22,8 @@ from models.backbones.weights_io.read_weights import refused_object
 from models.methods.fdsl import Fdsl
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
-from utils.options import without
+from utils.files import CHECKSUM
+from utils.options import as_stored, from_stored, without
 from utils.text import one_line
 
 logger = logging.getLogger("fdsl")
@@ -79,7 +80,7 @@ def warn_of_narrow_training(checkpoint: Checkpoint) -> None:
 
 def save_checkpoint(path: Path, state: dict[str, Tensor], config: TrainedWith) -> None:
     """Writes heads and configuration to `path`, whole or not at all."""
-    write_tensor_file(path, state, METADATA_KEY, {"format": FORMAT_VERSION, **config.to_json()})
+    write_tensor_file(path, state, METADATA_KEY, {"format": FORMAT_VERSION, **as_stored(config)})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -143,7 +144,7 @@ def _trained_with(path: Path, config: Any) -> TrainedWith:
             "use the version of the code that wrote it."
         )
     try:
-        return TrainedWith.from_json(without(config, ["format"]))
+        return from_stored(TrainedWith, without(config, ["format", CHECKSUM]))
     except ConfigError as error:
         raise ConfigError(
             f"{path}: its configuration cannot be read ({one_line(error)}); train it again."

@@ -42,6 +42,7 @@ from utils.files import (
     write_json,
 )
 from utils.log import warn
+from utils.options import as_stored
 from utils.score_rows import LISTED_SKIPPED, filled_columns, write_scores
 
 logger = logging.getLogger("fdsl")
@@ -116,7 +117,7 @@ class PredictionFolder:
             self._set_aside()
         goes_on = resume and stored is not None
         where = self.folder if goes_on and not (self.partial / "config.json").exists() else self.partial
-        write_json(where / "config.json", {"made_by": MARKER, **config.to_json()})
+        write_json(where / "config.json", {"made_by": MARKER, **as_stored(config)})
         self._began = False
         self.done = self._take_up(goes_on and not in_blocks)
         self._open_journal()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from fdsl.config.training_config import TrainedWith
 from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from utils.errors import ConfigError
 from utils.files import sync_folder
+from utils.options import as_stored, from_stored
 from utils.text import one_line
 
 logger = logging.getLogger("fdsl")
@@ -74,7 +74,7 @@ class TrainingState:
         tensors["rows"] = rows
         values = {
             "format": FORMAT_VERSION,
-            "config": self.config.to_json(),
+            "config": as_stored(self.config),
             "data": self.data,
             "epoch": position.epoch,
             "batch": position.batch,
@@ -95,17 +95,13 @@ class TrainingState:
             stored, tensors = read_tensor_file(self.file, METADATA_KEY)
             if stored["format"] != FORMAT_VERSION:
                 raise ValueError(f"format {stored['format']}")
-            if tensors["rows"].dim() != 2 or tensors["rows"].shape[1] != len(LOSS_COLUMNS):
-                raise ValueError("its rows are those of no training")
             rows = [(int(step), int(epoch), *values) for step, epoch, *values in tensors.pop("rows").tolist()]
             position = Position(int(stored["epoch"]), int(stored["batch"]), rows)
-            if min(position.epoch, position.batch) < 0:
-                raise ValueError("its position is before the first epoch")
             return SavedTraining(
                 self.file,
                 position,
                 str(stored["precision"]),
-                TrainedWith.from_json(stored["config"]),
+                from_stored(TrainedWith, stored["config"]),
                 str(stored["data"]),
                 tensors,
             )
@@ -142,7 +138,6 @@ class SavedTraining:
                 if name.startswith("optimizer."):
                     _, index, slot = name.split(".")
                     slots.setdefault(int(index), {})[slot] = value
-            _refuse_other_slots(slots, optimizer)
             optimizer.load_state_dict(
                 {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
             )
@@ -151,22 +146,3 @@ class SavedTraining:
                 f"{self.file} does not fit this training ({one_line(error)}); start anew with --no-resume."
             ) from error
         return self.position
-
-
-def _refuse_other_slots(slots: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer) -> None:
-    """ValueError unless these are Adam's values of each parameter, or none, as before its first step."""
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    if slots and set(slots) != set(range(len(parameters))):
-        raise ValueError("the optimizer's state is of other parameters")
-    for index, values in slots.items():
-        shape = parameters[index].shape
-        fits = (
-            set(values) == {"step", "exp_avg", "exp_avg_sq"}
-            and all(value.is_floating_point() for value in values.values())
-            and values["step"].numel() == 1
-            and values["step"].item() >= 0
-            and values["exp_avg"].shape == values["exp_avg_sq"].shape == shape
-            and not bool((values["exp_avg_sq"] < 0).any())
-        )
-        if not fits:
-            raise ValueError(f"the optimizer's state of parameter {index} does not fit it")

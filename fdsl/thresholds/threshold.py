@@ -19,7 +19,6 @@ from utils.log_odds import log_odds, percentile_of
 # itself, unchanged and without matches near a patch's own place; of varied copies of a reference by the
 # others; of a reference by the memory bank without its unrotated copy; of images that are no references.
 LEAVE_ONE_OUT, SELF_MATCH, MASKED, AUGMENTED, LEAVE_COPY_OUT, CALIBRATION = range(6)
-KINDS = range(6)
 ENOUGH = 4  # references: from here on each one is left out with its rotated copies
 FEWEST = 3  # references: from here on one may be an outlier
 # Measured on other products at a target of 1 % (docs/measurements.md): false positives of 100 normal images,
@@ -48,7 +47,7 @@ class Prior:
 class NormalScores:
     """Scores as those of new normal images.
 
-    scores, peaks (n,): image score and highest map value. kinds (n,): one of KINDS each; of AUGMENTED ones
+    scores, peaks (n,): image score and highest map value. kinds (n,): one of these each; of AUGMENTED ones
     the same number for each reference in turn. floor: the median of all map values. prior: of these kinds on
     other products, None where it was not measured.
     """
@@ -164,23 +163,6 @@ class NormalScores:
 
 def _counted(references: int) -> str:
     return f"{references} reference{'s' if references > 1 else ''}"
-
-
-def is_normal(scores: np.ndarray, peaks: np.ndarray, kinds: np.ndarray) -> bool:
-    """Whether arrays from a file are valid for NormalScores."""
-    if not scores.ndim == 1 <= len(scores) or not scores.shape == peaks.shape == kinds.shape:
-        return False
-    if scores.dtype.kind != "f" or peaks.dtype.kind != "f" or kinds.dtype.kind not in "iu":
-        return False
-    if not np.isin(kinds, KINDS).all():
-        return False
-    count = {kind: int((kinds == kind).sum()) for kind in KINDS}
-    if count[CALIBRATION]:
-        return count[CALIBRATION] == len(kinds)
-    own, copies = count[LEAVE_ONE_OUT], count[AUGMENTED]
-    if count[LEAVE_COPY_OUT]:
-        return own in (0, count[LEAVE_COPY_OUT]) and own + count[LEAVE_COPY_OUT] == len(kinds)
-    return copies % own == 0 and own + copies == len(kinds) if own else copies == 0
 
 
 def conformal_limit(values: np.ndarray, rate: float) -> float:

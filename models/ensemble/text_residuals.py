@@ -18,7 +18,6 @@ from models.matching.candidates import UNRESTRICTED, Matching
 from models.matching.memory_bank import MemoryBank
 from models.method import TILE_SIGMA, Memory, Method, fitted
 from models.views.tile_maps import resized, smoothed
-from utils.plain_tensors import taken
 
 TOKEN_WEIGHT = 0.1  # of the token itself, in addition to its residual
 TEXT = "text."  # prefix of the text's tensors in a memory's state
@@ -63,7 +62,7 @@ class WithText(Method[TextMemory]):
     def restored_from(cls, own: Method, state: Mapping[str, Tensor]) -> WithText:
         """The method of a saved detector, around `own`; RuntimeError, KeyError or ValueError for a state that
         does not fit."""
-        method = cls(own, taken(state, "directions", 2, None).float())
+        method = cls(own, state["directions"].float())
         method.load_state_dict(state)
         return method
 
@@ -86,7 +85,7 @@ class WithText(Method[TextMemory]):
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> TextMemory:
         text = {name.removeprefix(TEXT): value for name, value in state.items() if name.startswith(TEXT)}
         own = {name: value for name, value in state.items() if not name.startswith(TEXT)}
-        bank = MemoryBank.restored(text, torch.float32, self.directions.shape[1], 1)
+        bank = MemoryBank.restored(text, torch.float32)
         return TextMemory(self.own.restored(own, dtype), bank)
 
     def raw_maps(self, query: Features, memory: TextMemory | None, match: Matching = UNRESTRICTED) -> Tensor:

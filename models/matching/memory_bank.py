@@ -14,7 +14,6 @@ from torch import Tensor
 from models.features import Features, Sizes
 from models.matching.discrepancy import in_rows, of_difference
 from utils.config import ALIGNMENTS
-from utils.plain_tensors import taken
 
 CENTRED_AT_ONCE = 4096  # tokens of each block
 SIMILARITY_VALUES = 2**24  # of one chunk of the similarity matrix; the whole of it is never held
@@ -123,15 +122,10 @@ class MemoryBank:
         return replace(bank, keys=keys(bank, torch.cat(embeddings) if embeddings else None, window))
 
     @classmethod
-    def restored(cls, state: Mapping[str, Tensor], dtype: torch.dtype, width: int, blocks: int) -> MemoryBank:
-        """The bank whose `state` this is, to the last bit where it was kept in `dtype`, of tokens of `blocks`
-        and `width`. KeyError or ValueError for a state that is none."""
-        mean = taken(state, "mean", blocks, 1, width).float()
-        centred = taken(state, "centred", blocks, None, width).to(dtype)
-        keys = taken(state, "keys", None, None) if "keys" in state else None
-        if keys is not None and centred.shape[1] % len(keys):
-            raise ValueError(f"its {centred.shape[1]} tokens are not those of {len(keys)} windows")
-        return cls(mean, centred, _sizes_of(state, centred.shape[1]), keys)
+    def restored(cls, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
+        """The bank whose `state` this is, to the last bit where it was kept in `dtype`."""
+        mean, centred = state["mean"].float(), state["centred"].to(dtype)
+        return cls(mean, centred, tuple(state["sizes"].tolist()), state.get("keys"))
 
     def state(self) -> dict[str, Tensor]:
         """mean, centred, sizes and, where there are some, keys."""
@@ -302,15 +296,6 @@ def _centre_in_place(tokens: Tensor, first: int) -> Tensor:
     for chunk in tokens.split(CENTRED_AT_ONCE, dim=1):
         chunk.copy_(chunk.float() - mean)
     return mean
-
-
-def _sizes_of(state: Mapping[str, Tensor], tokens: int) -> tuple[int, ...]:
-    """How many tokens each photograph of a stored bank has; ValueError unless they are `tokens` in all."""
-    stored = state["sizes"]
-    sizes = tuple(stored.tolist()) if stored.dtype == torch.int64 and stored.dim() == 1 else ()
-    if not sizes or min(sizes) < 1 or sum(sizes) != tokens:
-        raise ValueError(f"its {tokens} tokens are not those of the photographs that it names")
-    return sizes
 
 
 def _all_but(values: Tensor, start: int, end: int, dim: int = 0) -> Tensor:

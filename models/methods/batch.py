@@ -23,7 +23,6 @@ from models.method import Memories, Method, Seen, mean_of_highest
 from models.methods.registry import BatchFacts
 from utils.errors import ModelError
 from utils.memory import free_bytes
-from utils.plain_tensors import taken
 from utils.room import Room
 
 SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged
@@ -33,7 +32,6 @@ FEWEST = 2  # photographs that can be compared
 DIGEST = 20  # bytes
 CACHED_SHARE = 0.5  # of a device's free memory
 NO_TEST_IMAGES = "The detector has no test images yet: call take_test_images() first."
-UNIT = 0.05  # tolerance for the length of a stored token, which is 1
 
 
 @dataclass(frozen=True)
@@ -221,21 +219,9 @@ class Batch(BatchFacts, Method[BatchMemory]):
         return with_stored_tokens(encode, images, memory, shown, like)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
-        tokens = taken(state, "tokens", None, self.blocks, None, self.width)
-        if len(tokens) < FEWEST:
-            raise ValueError(f"tokens is of {len(tokens)} photograph, where {FEWEST} are compared")
-        lengths = tokens[:, :, 0].float().norm(dim=-1)
-        if not bool(((lengths - 1).abs() < UNIT).all()):
-            raise ValueError("its tokens are not of unit length")
+        tokens = state["tokens"]
         tokens = tokens.to("cpu", tokens.dtype if tokens.dtype.itemsize == 2 else dtype)
-        digests, tiles = state["digests"], state["tiles"]
-        if digests.dtype != torch.uint8 or tuple(digests.shape) != (len(tokens), DIGEST):
-            raise ValueError("digests are not those of its photographs")
-        if tiles.shape != (1,) or tiles.dtype != torch.int64 or not 1 <= int(tiles) <= tokens.shape[2]:
-            raise ValueError("tiles is no number of them")
-        if math.isqrt(tokens.shape[2] // int(tiles)) ** 2 * int(tiles) != tokens.shape[2]:
-            raise ValueError(f"its {tokens.shape[2]} tokens are not those of {int(tiles)} square tiles")
-        return BatchMemory(tokens, digests.cpu(), tiles=int(tiles))
+        return BatchMemory(tokens, state["digests"].cpu(), tiles=int(state["tiles"]))
 
     def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
         """The maps; those of test images in the memory are computed once."""

@@ -24,7 +24,6 @@ from models.method import Method, fitted, mean_of_highest
 from models.methods.bilateral import bilateral, nearness
 from models.methods.registry import PlusFacts
 from models.views.tile_maps import resized, smoothed
-from utils.plain_tensors import taken
 
 COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K = PlusFacts.parts
 SAMPLES = 8  # residuals of a layer per dimension, at most, from which the whitening is estimated
@@ -136,10 +135,9 @@ class Plus(PlusFacts, Method[PlusMemory]):
         return PlusMemory(MemoryBank.collected(parts, sizes), None)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> PlusMemory:
-        bank, whitening = MemoryBank.restored(state, dtype, self.width, self.blocks), None
-        if "whitening" in state:
-            whitening = taken(state, "whitening", self.blocks, self.width, self.width).float()
-        return PlusMemory(bank, whitening)
+        whitening = state.get("whitening")
+        bank = MemoryBank.restored(state, dtype)
+        return PlusMemory(bank, None if whitening is None else whitening.float())
 
     def raw_maps(self, query: Features, memory: PlusMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
         distances, scored = self._distances(query, memory, match)

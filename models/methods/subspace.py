@@ -18,7 +18,6 @@ from models.matching.candidates import UNRESTRICTED, Masked, Matching
 from models.method import Method, fitted
 from models.methods.registry import SubspaceFacts
 from utils.errors import ModelError
-from utils.plain_tensors import taken
 
 EXPLAINED = 0.99  # of the references' variance
 
@@ -114,8 +113,7 @@ class Subspace(SubspaceFacts, Method[SubspaceMemory]):
         return SubspaceMemory.fitted(torch.cat(tokens), torch.cat(patches) if patches else None, sizes)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> SubspaceMemory:
-        mean, directions = taken(state, "mean", self.width), taken(state, "directions", self.width, None)
-        return SubspaceMemory(mean.float(), directions.float())
+        return SubspaceMemory(state["mean"].float(), state["directions"].float())
 
     def raw_maps(
         self, query: Features, memory: SubspaceMemory | None, match: Matching = UNRESTRICTED

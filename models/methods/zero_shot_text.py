@@ -15,7 +15,6 @@ from models.matching.candidates import UNRESTRICTED, Matching
 from models.method import Memory, Method
 from models.methods.registry import TextFacts
 from utils.config import MethodConfig
-from utils.plain_tensors import taken
 
 SHARPNESS = 100  # of the softmax: CLIP's own at the end of its training
 
@@ -39,7 +38,7 @@ class ByText(TextFacts, Method[Memory]):
     @classmethod
     def of_state(cls, width: int, blocks: int, options: MethodConfig, state: Mapping[str, Tensor]) -> ByText:
         method = cls(width, blocks, options)
-        method.directions = taken(state, "directions", 2, None).float()
+        method.directions = state["directions"].float()
         method.load_state_dict(state)
         return method
 

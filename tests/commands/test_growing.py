@@ -13,7 +13,7 @@ from safetensors import safe_open
 from fdsl.api import AnomalyDetector
 from fdsl.flags import page_flags
 from fdsl.flags.detector_from_flags import page_detector
-from fdsl.references.reference_store import FILE, LIST, kept, references_of
+from fdsl.references.reference_store import kept
 from tests.support.predictions import BACKBONE_OPTIONS, RUNTIME, rows
 from tests.support.small_runs import command
 from utils.config import WindowConfig
@@ -122,26 +122,6 @@ def test_a_detector_without_its_references_says_so(good, tiny_configs, monkeypat
     for change in (lambda: made.add_references(good), lambda: made.forget("1.png")):
         with pytest.raises(ConfigError, match="does not carry its references"):
             change()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda tensors: tensors.update({LIST: torch.tensor([1, 2], dtype=torch.uint8)}),
-        lambda tensors: tensors.update({LIST: torch.tensor(list(b'[["a", "b"]]'), dtype=torch.uint8)}),
-        lambda tensors: tensors.update({LIST: torch.tensor(list(b'{"a": 1}'), dtype=torch.uint8)}),
-        lambda tensors: tensors.pop(f"{FILE}0"),
-        lambda tensors: tensors.update({f"{FILE}0": tensors[f"{FILE}0"].flip(0)}),
-        lambda tensors: tensors.update({f"{FILE}0": torch.ones(3)}),
-    ],
-)
-def test_damaged_lists_are_refused(good, tiny_configs, damage):
-    made = detector(tiny_configs)
-    made.fit(good[:1])
-    tensors = made.tensors()
-    damage(tensors)
-    with pytest.raises(ConfigError, match="list of references"):
-        references_of(tensors)
 
 
 @pytest.mark.parametrize(

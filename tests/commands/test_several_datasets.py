@@ -13,6 +13,7 @@ from tests.support.both_layouts import BACKBONE
 from tests.support.run_config import a_config
 from tests.support.small_runs import command
 from utils.errors import DataError
+from utils.options import from_stored
 
 train = command("train")
 
@@ -51,7 +52,7 @@ def test_both_are_learnt_from_and_neither_is_a_test_afterwards(datasets, tiny_co
     images = sum(len(drawn(name, root).records) for name, root in zip(("mvtec", "visa"), datasets))
     assert sum(checkpoint.config.training.images.values()) == images
     for name, root in zip(("mvtec", "visa"), datasets):
-        tested = sample_split(RunConfig.from_json(a_config(14, dataset=name, data_path=str(root))))
+        tested = sample_split(from_stored(RunConfig, a_config(14, dataset=name, data_path=str(root))))
         assert tested.has_trained(checkpoint, name), "by its name"
         assert tested.has_trained(checkpoint, "folder"), "by its files"
 

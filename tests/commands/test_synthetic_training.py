@@ -12,6 +12,7 @@ from tests.support.photographs import draw_parts
 from tests.support.run_config import a_config
 from tests.support.small_runs import command
 from utils.errors import DataError
+from utils.options import from_stored
 
 train = command("train")
 
@@ -56,7 +57,7 @@ def test_mixed_learns_from_real_defects_too(datasets, tiny_configs, tmp_path):
         )
         checkpoint = load_checkpoint(tmp_path / kind / "fdsl" / "mvtec.safetensors")
         counts.append(sum(checkpoint.config.training.images.values()))
-        config = RunConfig.from_json(a_config(14, data_path=str(datasets[0])))
+        config = from_stored(RunConfig, a_config(14, data_path=str(datasets[0])))
         assert sample_split(config).has_trained(checkpoint, "mvtec") == (kind == "mixed"), (
             "saw the test images"
         )

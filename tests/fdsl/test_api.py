@@ -16,6 +16,7 @@ from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, Window
 from fdsl.detector_state import normal_scores_of
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_file import save_detector
+from fdsl.store.detector_metadata import FORMAT_VERSION, DetectorMetadata
 from models.backbones.open_clip import OpenClipBackbone
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import nearest_distance
@@ -342,7 +343,8 @@ def test_a_detector_of_a_gpu_goes_on_in_float32_on_a_cpu(checkpoint, tiny_config
     }
     made = detector.config.detector
     made = replace(made, machine=replace(made.machine, precision="float16"))
-    save_detector(tmp_path / "gpu.safetensors", narrow, replace(detector.config, detector=made), None)
+    metadata = DetectorMetadata(FORMAT_VERSION, replace(detector.config, detector=made), None, ())
+    save_detector(tmp_path / "gpu.safetensors", narrow, metadata)
     again = AnomalyDetector.load(tmp_path / "gpu.safetensors", device="cpu")
     assert again.backbone.dtype == torch.float32 and again.config.detector.machine.precision == "float32"
     assert again.predict(texture(3)).score == pytest.approx(detector.predict(texture(3)).score, abs=1e-3)
@@ -376,13 +378,17 @@ def test_files_that_are_no_detector_are_refused(checkpoint, nearest, tmp_path):
         AnomalyDetector.load(tmp_path / "cut.safetensors")
 
 
-@pytest.mark.parametrize("gone", ["bank.sizes", "references.sizes", "normal.kinds", "normal.floor"])
-def test_a_saved_detector_that_lacks_a_tensor_is_refused(nearest, tmp_path, gone):
-    tensors = nearest.tensors()
-    del tensors[gone]
-    save_detector(tmp_path / "part.safetensors", tensors, nearest.config, nearest.threshold)
-    with pytest.raises(ConfigError, match="is not a complete detector"):
-        AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
+def test_a_detector_of_which_one_byte_has_changed_is_refused(nearest, tmp_path):
+    file = tmp_path / "part.safetensors"
+    nearest.save(file)
+    whole = file.read_bytes()
+    begin = 8 + int.from_bytes(whole[:8], "little")
+    threshold = whole.index(repr(nearest.threshold.score).encode())
+    for place in (threshold + 2, begin, (begin + len(whole)) // 2, len(whole) - 1):
+        other = b"1" if whole[place : place + 1] == b"2" else b"2"
+        file.write_bytes(whole[:place] + other + whole[place + 1 :])
+        with pytest.raises(ConfigError, match="part.safetensors is damaged.*save the detector again"):
+            AnomalyDetector.load(file, device="cpu")
 
 
 def test_leaving_out_forgets_one_reference_with_its_copies_and_changes_nothing(checkpoint, tiny_configs):

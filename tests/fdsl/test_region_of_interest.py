@@ -7,7 +7,7 @@ from PIL import Image
 
 from data.region_of_interest import MaskFolders, Shape, drawn_roi, own_roi, read_roi
 from fdsl.api import AnomalyDetector
-from fdsl.detector_state import ROI, restore_roi
+from fdsl.detector_state import ROI
 from fdsl.references.rotation import inside_of
 from models.methods.nearest import nearest_distance
 from tests.support.detectors import small_detector
@@ -147,10 +147,6 @@ def test_it_is_saved_with_the_detector_and_needs_no_file(tiny_configs, left, ref
     assert before.score == after.score and (before.patch_map == after.patch_map).all()
     loaded.add_references(Image.fromarray(texture(4)))
     assert (loaded.predict(photo).patch_map[:, 4:] == 0).all()
-    inner, tensors = loaded.scorer.detector, loaded.tensors()
-    for wrong in ({}, {ROI: tensors[ROI][:5]}, {ROI: tensors[ROI].float()}):
-        with pytest.raises(ConfigError, match="region of interest"):
-            restore_roi(inner, wrong)
 
 
 def rectangle(left, top, right, bottom, ignored=False):

@@ -19,6 +19,7 @@ from fdsl.report import published
 from tests.support.constants import ROOT
 from tests.support.run_config import a_config
 from utils.errors import ConfigError
+from utils.options import from_stored
 
 
 def write_run(
@@ -27,7 +28,7 @@ def write_run(
     """A finished run's two files; `values`: metric -> the fraction that every category has (default by the
     seed)."""
     config = a_config(seed, **changes)
-    name = name_of(RunConfig.from_json(config))
+    name = name_of(from_stored(RunConfig, config))
     folder = results / config["dataset"] / f"{config['k_shot']}shot" / f"seed{seed}" / (run or name)
     folder.mkdir(parents=True)
     values = values or {name: 0.5 + index / 100 + seed / 1000 for index, name in enumerate(ALL_METRICS)}

@@ -21,6 +21,7 @@ from tests.support.run_config import heads_of
 from tests.support.small_runs import Place, command, files
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
+from utils.options import from_stored
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -321,7 +322,7 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(
 
 def test_maps_are_taken_only_where_all_that_they_depend_on_is_the_same(place):
     config = json.loads((place.run_folder() / "config.json").read_text())
-    same_maps = RunConfig.from_json(config).identity("maps")
+    same_maps = from_stored(RunConfig, config).identity("maps")
     for part, name, other, same in (
         ("backbone", "model", "ViT-tiny-test-quickgelu", False),
         ("backbone", "image_size", 96, False),
@@ -333,7 +334,7 @@ def test_maps_are_taken_only_where_all_that_they_depend_on_is_the_same(place):
     ):
         assert config[part][name] != other
         changed = {**config, part: {**config[part], name: other}}
-        assert (RunConfig.from_json(changed).identity("maps") == same_maps) == same, name
+        assert (from_stored(RunConfig, changed).identity("maps") == same_maps) == same, name
 
 
 def test_a_finished_run_is_not_repeated(place, logged):

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from fdsl.store.checkpoint import FORMAT_VERSION, METADATA_KEY, load_checkpoint
+from fdsl.store.tensor_file import write_tensor_file
 from models.methods.fdsl import Fdsl
 from tests.support.small_runs import Place, command, draw_dataset
 from utils import signals
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError
+from utils.options import as_stored
 
 train, test = command("train"), command("test")
 SPOT, GOOD, MASK = "cup/test/spot/000.png", "cup/test/good/000.png", "cup/ground_truth/spot/000_mask.png"
@@ -139,10 +140,9 @@ def changed_checkpoint(change):
 
     def break_it(place):
         found = load_checkpoint(place.weights())
-        state, config = dict(found.state), json.loads(json.dumps(found.config.to_json()))
+        state, config = dict(found.state), json.loads(json.dumps(as_stored(found.config)))
         change(state, config)
-        metadata = {METADATA_KEY: json.dumps({"format": FORMAT_VERSION, **config}, sort_keys=True)}
-        save_file({name: value.contiguous() for name, value in state.items()}, place.weights(), metadata)
+        write_tensor_file(place.weights(), state, METADATA_KEY, {"format": FORMAT_VERSION, **config})
 
     return break_it
 

@@ -16,6 +16,7 @@ from fdsl.report.category_view import CategorySummary, CategoryView  # noqa: E40
 from fdsl.report.pictures import write_pictures  # noqa: E402
 from fdsl.report.run_report import write_report  # noqa: E402
 from tests.support.run_config import a_config  # noqa: E402
+from utils.options import from_stored
 
 COMMAND = (
     "python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl "
@@ -29,7 +30,7 @@ RUN = a_config(
     machine__device_name=None,
     machine__precision="float32",
 )
-CONFIG = RunConfig.from_json(RUN)
+CONFIG = from_stored(RunConfig, RUN)
 PAPER = {
     "auroc_sp": (94.4, 0.5),
     "f1_sp": (95.1, 0.4),

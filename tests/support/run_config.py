@@ -3,7 +3,7 @@
 from fdsl.config.run_config import FittedConfig, PredictionConfig, RunConfig
 from fdsl.config.training_config import TrainedWith, TrainingSettings
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
-from utils.options import as_stored
+from utils.options import as_stored, from_stored
 
 MACHINE = {
     "device": "cuda:0",
@@ -52,7 +52,9 @@ def a_config(seed: int, **changes) -> dict:
 
 def prediction_config() -> PredictionConfig:
     """config.json of a made-up run of predict.py."""
-    fitted = FittedConfig(RunConfig.from_json(a_config(14)).detector, "max", fingerprint="ab", references=2)
+    fitted = FittedConfig(
+        from_stored(RunConfig, a_config(14)).detector, "max", fingerprint="ab", references=2
+    )
     return PredictionConfig(fitted, "12", None, "python predict.py", "none", False, ("in",))
 
 
@@ -80,5 +82,5 @@ def trained_with() -> dict:
 
 def heads_of(backbone: BackboneConfig, options: MethodConfig, fingerprint: str, dataset: str) -> TrainedWith:
     """What heads say that were trained on this backbone, all else made up."""
-    training = TrainingSettings.from_json(trained_with()["training"])
+    training = from_stored(TrainingSettings, trained_with()["training"])
     return TrainedWith(backbone, options, fingerprint, dataset, training)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from models.backbones.weights_io.torchscript import is_script_archive, read_script_archive
 from utils.errors import ModelError
-from utils.plain_tensors import is_plain
 from utils.text import one_line
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -137,3 +136,13 @@ def _reason(error: BaseException) -> str:
     """The first sentence of an error's text."""
     lines = str(error).strip().splitlines()
     return one_line(lines[0] if lines else type(error).__name__, 160)
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value is a dense tensor whose memory holds all its values: a file of a few bytes may claim a
+    billion."""
+    if not isinstance(value, Tensor) or value.is_nested or value.layout != torch.strided:
+        return False
+    if value.is_meta or value.is_quantized:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()

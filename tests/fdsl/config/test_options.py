@@ -40,6 +40,7 @@ from fdsl.config.resolve import method_config
 from fdsl.config.training_config import TrainedWith
 from tests.support.run_config import a_config, trained_with
 from utils.errors import ConfigError
+from utils.options import from_stored
 
 predict = ["--input", "new", "--references", "good", "--output", "out", "--gain", "2"]
 assert predict_flags.parse(predict, "").gain == 2.0
@@ -50,14 +51,14 @@ assert method_config(vars(runs[1])).gain == 3.0
 
 stored = a_config(14)
 assert stored["options"]["gain"] == 1.0
-one, two = (RunConfig.from_json(a_config(14, options__gain=gain)) for gain in (1.0, 2.5))
+one, two = (from_stored(RunConfig, a_config(14, options__gain=gain)) for gain in (1.0, 2.5))
 for what in ("maps", "run", "row"):
     assert one.identity(what) != two.identity(what)
 assert (name_of(one), name_of(two)) == ("mul_13_2_0.5", "mul_13_2_0.5_gain2.5")
 try:
-    RunConfig.from_json(a_config(14, options__gain=5))
+    from_stored(RunConfig, a_config(14, options__gain=5))
 except ConfigError as error:
-    assert str(error) == "The stored gain is 5, which is not a number from 0 to 4."
+    assert str(error) == "gain is 5, which is not a number from 0 to 4."
 else:
     raise SystemExit("a stored value out of range is taken")
 try:
@@ -66,7 +67,7 @@ except ConfigError as error:
     assert "--gain cannot change with --from-maps" in str(error), error
 else:
     raise SystemExit("--from-maps takes another value")
-assert TrainedWith.from_json(trained_with()).identity()["gain"] == 1.0
+assert from_stored(TrainedWith, trained_with()).identity()["gain"] == 1.0
 assert "gain" in signature(AnomalyDetector.from_backbone).parameters
 '''
 

@@ -11,7 +11,7 @@ from fdsl.config.run_config import FittedConfig, PredictionConfig, RunConfig, id
 from fdsl.config.training_config import TrainedWith
 from utils.config import QUARTER, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
-from utils.options import as_stored, without
+from utils.options import as_stored, from_stored, without
 
 MACHINE = {
     "device": "cuda:0",
@@ -96,11 +96,11 @@ RUNS += [
 
 def test_what_config_json_holds_comes_back():
     for values in RUNS:
-        assert json.loads(json.dumps(RunConfig.from_json(values).to_json())) == values
+        assert json.loads(json.dumps(as_stored(from_stored(RunConfig, values)))) == values
 
 
 def test_what_the_maps_depend_on():
-    assert RunConfig.from_json(a_run()).identity("maps") == {
+    assert from_stored(RunConfig, a_run()).identity("maps") == {
         "method": "fdsl",
         "checkpoint": "ab" * 32,
         "options": as_stored(MethodConfig()),
@@ -116,7 +116,7 @@ def test_what_the_maps_depend_on():
 
 
 def test_a_run_is_the_same_wherever_its_files_lie_and_whatever_asked():
-    config = RunConfig.from_json(a_run())
+    config = from_stored(RunConfig, a_run())
     for name, value, same in (
         ("data_path", "elsewhere", True),
         ("meta", "m.json", True),
@@ -133,7 +133,7 @@ def test_a_run_is_the_same_wherever_its_files_lie_and_whatever_asked():
         assert (other.identity("run") == config.identity("run")) == same, name
         same_row = same or name in ("files", "seed")
         assert (other.identity("row") == config.identity("row")) == same_row, name
-    other = RunConfig.from_json(a_run(machine__torch="2.8", machine__system="Linux-7"))
+    other = from_stored(RunConfig, a_run(machine__torch="2.8", machine__system="Linux-7"))
     assert other.identity("run") == config.identity("run") != config.in_float32().identity("run")
 
 
@@ -153,25 +153,25 @@ def test_a_run_is_the_same_wherever_its_files_lie_and_whatever_asked():
         ({"machine": []}, "MachineFacts"),
         ({"machine__torch": None}, "torch"),
         ({"machine__gpus": 2}, "gpus"),
-        ({"heads": "fdsl"}, "no run writes heads"),
+        ({"heads": "fdsl"}, "has no heads"),
         ({"options__leave_out": ["top-k"]}, "--leave-out top-k does not go with --method fdsl"),
         ({"options__leave_out": "top-k"}, "leave_out"),
-        ({"windows__side": 3}, "fields"),
+        ({"windows__side": 3}, "a WindowConfig has no side"),
         ({"backbone__image_size": "518"}, "image_size"),
     ],
 )
 def test_what_no_run_writes_is_refused_in_a_few_words(changes, words):
     with pytest.raises(ConfigError, match=words):
-        RunConfig.from_json(a_run(**changes))
+        from_stored(RunConfig, a_run(**changes))
 
 
 @pytest.mark.parametrize("gone", a_run())
 def test_what_every_run_writes_is_missed(gone):
     with pytest.raises(ConfigError, match=f"^{gone} is missing$"):
-        RunConfig.from_json({name: value for name, value in a_run().items() if name != gone})
+        from_stored(RunConfig, {name: value for name, value in a_run().items() if name != gone})
     for nothing in (None, [], 3, "text"):
         with pytest.raises(ConfigError):
-            RunConfig.from_json(nothing)
+            from_stored(RunConfig, nothing)
 
 
 @pytest.mark.parametrize("part", ["backbone", "options", "windows", "machine"])
@@ -179,13 +179,13 @@ def test_every_setting_of_a_part_is_there(part):
     for gone in a_run()[part]:
         inner = without(a_run()[part], [gone])
         with pytest.raises(ConfigError, match=gone):
-            RunConfig.from_json(a_run(**{part: inner}))
+            from_stored(RunConfig, a_run(**{part: inner}))
 
 
 def test_a_command_may_be_as_long_as_it_likes():
-    assert RunConfig.from_json(a_run(command="x" * 9000)).command == "x" * 9000
+    assert from_stored(RunConfig, a_run(command="x" * 9000)).command == "x" * 9000
     with pytest.raises(ConfigError, match="model_name"):
-        RunConfig.from_json(a_run(model_name="x" * 9000))
+        from_stored(RunConfig, a_run(model_name="x" * 9000))
 
 
 TRAINED = {
@@ -236,7 +236,7 @@ def trainings():
 
 def test_what_a_checkpoint_holds_comes_back():
     for values in trainings():
-        assert TrainedWith.from_json(values).to_json() == values
+        assert as_stored(from_stored(TrainedWith, values)) == values
 
 
 def test_what_no_training_writes_is_refused():
@@ -245,15 +245,15 @@ def test_what_no_training_writes_is_refused():
         for name in part:
             changed = json.loads(json.dumps(TRAINED).replace(f'"{name}": ', f'"{name}_of_old": '))
             with pytest.raises(ConfigError, match=name):
-                TrainedWith.from_json(changed)
-    with pytest.raises(ConfigError, match="more than a training writes"):
-        TrainedWith.from_json({**TRAINED, "new": 1})
-    with pytest.raises(ConfigError, match="no training writes"):
-        TrainedWith.from_json({**TRAINED, "training": {**TRAINED["training"], "images": {"cup": "7"}}})
+                from_stored(TrainedWith, changed)
+    with pytest.raises(ConfigError, match="has no new"):
+        from_stored(TrainedWith, {**TRAINED, "new": 1})
+    with pytest.raises(ConfigError, match="images is .* of another type"):
+        from_stored(TrainedWith, {**TRAINED, "training": {**TRAINED["training"], "images": {"cup": "7"}}})
 
 
 def test_what_makes_a_training_another_one():
-    assert TrainedWith.from_json(TRAINED).identity() == {
+    assert from_stored(TrainedWith, TRAINED).identity() == {
         "model": "ViT-L-14-336-quickgelu",
         "layers": [6, 12, 18, 24],
         "image_size": 518,
@@ -273,24 +273,24 @@ def test_what_makes_a_training_another_one():
 
 
 def test_a_training_that_fell_back_is_the_one_that_was_asked_for():
-    config = TrainedWith.from_json(TRAINED)
+    config = from_stored(TrainedWith, TRAINED)
     assert config.in_precision("float16") == config
     fallen = config.in_precision("float32")
     assert fallen.identity() == config.identity()
-    assert fallen.to_json()["training"]["machine"]["precision_asked"] == "float16"
+    assert as_stored(fallen)["training"]["machine"]["precision_asked"] == "float16"
 
 
 FITTED = FittedConfig(
-    RunConfig.from_json(a_run()).detector, "max", "a.safetensors", None, fingerprint="ab", references=2
+    from_stored(RunConfig, a_run()).detector, "max", "a.safetensors", None, fingerprint="ab", references=2
 )
 
 
 def test_predict_writes_what_the_detector_is_and_what_was_asked():
     made = PredictionConfig(FITTED, "12", Threshold(0.5, None, "given"), "python predict.py", "all", False)
-    values = made.to_json()
-    assert FittedConfig.from_json({name: values[name] for name in FITTED.to_json()}) == FITTED
+    values = as_stored(made)
+    assert from_stored(FittedConfig, {name: values[name] for name in as_stored(FITTED)}) == FITTED
     assert values["threshold"] == {"score": 0.5, "level": None, "source": "given"}
-    assert (values["detector"], values["pictures"], values["save_maps"], values["input"]) == (
+    assert (values["digest"], values["pictures"], values["save_maps"], values["input"]) == (
         *("12", "all", False, None),
     )
 
@@ -308,20 +308,20 @@ def test_a_prediction_goes_on_wherever_it_runs_and_whatever_is_its_input():
         (replace(made, pictures="none"), False),
     ):
         assert (other.identity() == made.identity()) == same
-    assert identity_of_prediction({"made_by": "predict", **made.to_json()}) == made.identity()
+    assert identity_of_prediction({"made_by": "predict", **as_stored(made)}) == made.identity()
 
 
-@pytest.mark.parametrize("gone", FITTED.to_json())
+@pytest.mark.parametrize("gone", as_stored(FITTED))
 def test_a_detector_without_its_settings_is_refused(gone):
-    values = FITTED.to_json()
+    values = as_stored(FITTED)
     del values[gone]
     with pytest.raises(ConfigError, match=f"^{gone} is missing$"):
-        FittedConfig.from_json(values)
+        from_stored(FittedConfig, values)
 
 
 def test_a_detector_with_other_settings_is_refused():
-    with pytest.raises(ConfigError, match="no detector has heads"):
-        FittedConfig.from_json({**FITTED.to_json(), "heads": "fdsl"})
+    with pytest.raises(ConfigError, match="has no heads"):
+        from_stored(FittedConfig, {**as_stored(FITTED), "heads": "fdsl"})
     for name, value in (
         ("fingerprint", None),
         ("references", -1),
@@ -329,4 +329,4 @@ def test_a_detector_with_other_settings_is_refused():
         ("image_score", "paper"),
     ):
         with pytest.raises(ConfigError, match=f"^{name} is .*, which is not"):
-            FittedConfig.from_json({**FITTED.to_json(), name: value})
+            from_stored(FittedConfig, {**as_stored(FITTED), name: value})

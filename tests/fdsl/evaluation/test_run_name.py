@@ -12,7 +12,7 @@ from fdsl.evaluation.run_name import name_of
 from tests.support.run_config import a_config
 from utils.config import QUARTER
 from utils.files import write_json
-from utils.options import COMPONENTS, TEXT, as_stored
+from utils.options import COMPONENTS, TEXT, as_stored, from_stored
 
 DINO = backbone_config({"model": "timm/vit_small_patch14_reg4_dinov2.lvd142m", "image_size": 448})
 PLUS = {"method": "plus", "image_score": "max", "rotations": "auto", "windows__winmode": "nan"}
@@ -20,7 +20,7 @@ NAMED = {"model": "ViT-B-16", "leave_out": ["bilateral"]}  # what not every text
 
 
 def run_of(**changes):
-    return RunConfig.from_json(a_config(14, **changes))
+    return from_stored(RunConfig, a_config(14, **changes))
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_what_one_name_fits_has_two_folders_and_each_is_found_again(tmp_path):
     """The first keeps the name, whatever is asked for afterwards; heads that were trained again do, too."""
     one, other = run_of(), run_of(machine__precision="float32")
     first = RunFolder(tmp_path, one).path
-    write_json(first / "config.json", one.to_json())
+    write_json(first / "config.json", as_stored(one))
     second = RunFolder(tmp_path, other).path
-    write_json(second / "config.json", other.to_json())
+    write_json(second / "config.json", as_stored(other))
     assert first.name == "mul_13_2_0.5" and second.name.startswith("mul_13_2_0.5_")
     assert RunFolder(tmp_path, one).path == first and RunFolder(tmp_path, other).path == second
     assert RunFolder(tmp_path, run_of(checkpoint_digest="cd" * 32, files="ef")).path == first
@@ -95,7 +95,7 @@ def test_runs_of_other_heads_never_replace_each_other(tmp_path):
     folders = []
     for config in places:
         folders.append(RunFolder(tmp_path, config).path)
-        write_json(folders[-1] / "config.json", config.to_json())
+        write_json(folders[-1] / "config.json", as_stored(config))
     assert len(set(folders)) == 3
     assert [RunFolder(tmp_path, config).path for config in places] == folders
 

@@ -5,10 +5,11 @@ from fdsl.config.run_config import RunConfig
 from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.report import published
 from tests.support.run_config import a_config
+from utils.options import from_stored
 
 
 def a_run(*seed, **changes):
-    return RunConfig.from_json(a_config(*seed, **changes))
+    return from_stored(RunConfig, a_config(*seed, **changes))
 
 
 def test_published_numbers_are_plausible_and_have_a_source():

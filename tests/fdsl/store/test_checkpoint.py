@@ -13,9 +13,10 @@ from fdsl.store.checkpoint import is_trained, load_checkpoint, published_name, s
 from models.methods.fdsl import Fdsl
 from tests.support.run_config import trained_with
 from utils.errors import ConfigError
+from utils.options import as_stored, from_stored
 
 CONFIG = trained_with()
-TRAINED_WITH = TrainedWith.from_json(CONFIG)
+TRAINED_WITH = from_stored(TrainedWith, CONFIG)
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_round_trip(saved):
     file, heads = saved
     found = load_checkpoint(file)
     assert (found.width, found.blocks, found.has_nam, found.published) == (16, 2, True, False)
-    assert found.config == TRAINED_WITH and found.config.to_json() == CONFIG
+    assert found.config == TRAINED_WITH and as_stored(found.config) == CONFIG
     assert all(torch.equal(found.state[name], value) for name, value in heads.state_dict().items())
     assert Fdsl(16, 2).load_state_dict(found.state)
 
@@ -44,7 +45,7 @@ def test_trained_already_means_the_same_settings_on_any_machine(saved):
     other = json.loads(json.dumps(CONFIG))
     other["training"]["machine"]["device"] = "cuda:0"
     other["backbone"]["pretrained"] = "elsewhere"
-    assert is_trained(file, TrainedWith.from_json(other))
+    assert is_trained(file, from_stored(TrainedWith, other))
     for part, name, value in (
         ("training", "epochs", 3),
         ("backbone", "image_size", 64),
@@ -52,7 +53,7 @@ def test_trained_already_means_the_same_settings_on_any_machine(saved):
     ):
         changed = json.loads(json.dumps(CONFIG))
         changed[part][name] = value
-        assert not is_trained(file, TrainedWith.from_json(changed))
+        assert not is_trained(file, from_stored(TrainedWith, changed))
     assert not is_trained(file.with_name("missing.safetensors"), TRAINED_WITH)
 
 
