@@ -49,15 +49,16 @@ class Branch(ABC):
         """The features of images, in one part or, of a single image, in several."""
 
     def fit(self, method: Method, encode: Encoder, references: Views, inside: Tensor | None = None) -> Memory:
-        """The method's memory of K references, encoded one by one; `inside` (K,tokens) bool: which of their
-        patches count (None: all). ModelError where a feature layer gives all patches the same token."""
+        """The method's memory of K references, encoded one by one. `inside` (K,R,tokens) bool: which patches
+        of each one's R copies count (None: all). ModelError where a feature layer gives all patches the same
+        token."""
         want = method.want | self.match.want
         every = progress(references.each(), len(references.whole), "encoding references")
         on_device = (self._moved(encode, one) for one in every)
         images: Iterable[Iterator[Features]] = (self.encoded(encode, one, want) for one in on_device)
-        sizes = [self.tokens] * len(references.whole)
+        sizes = [[self.tokens]] * len(references.whole)
         if inside is not None:
-            images, sizes = map(_with_inside, images, inside), inside.sum(1).tolist()
+            images, sizes = map(_with_inside, images, inside.flatten(0, 1)), inside.sum(-1).tolist()
         parts = _refuse_equal_patches(chain.from_iterable(images))
         return self._fitted(method, parts, sizes)
 

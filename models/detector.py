@@ -34,8 +34,8 @@ NO_WINDOWS = WindowConfig(winmode="nan")
 
 
 class Inside(NamedTuple):
-    """Which patches of K references and their rotated copies show the photograph and count, bool: of whole
-    images (K,N), and of their tiles (K,T*N) and windows (K,W*n) where there are some (windows None: all)."""
+    """Which patches of K references' R rotated copies show the photograph and count, bool: of whole images
+    (K,R,N), and of their tiles (K,R,T*N) and windows (K,R,W*n) where there are some (windows None: all)."""
 
     whole: Tensor
     tiles: Tensor | None = None

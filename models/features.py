@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.config import WindowConfig
 
-Sizes = Sequence[int]  # the number of each photograph's tokens in a block, in order
+Sizes = Sequence[Sequence[int]]  # of each reference, of each of its copies: the number of tokens in a layer
 Array = Any  # a torch.Tensor in the detector, a numpy.ndarray from the scorer on
 
 # The features that `Backbone.encode` gives on demand only.

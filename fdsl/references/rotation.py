@@ -60,7 +60,7 @@ def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations:
         return inside & counts.numpy()[rows.clip(0, side - 1), columns.clip(0, side - 1)]
 
     def masks(layout: TileLayout | None) -> Tensor:
-        return torch.cat([torch.from_numpy(mask(photo, layout)) for photo in photographs])
+        return torch.stack([torch.from_numpy(mask(photo, layout)) for photo in photographs])
 
     return Inside(masks(None), None if detector.layout is None else masks(detector.layout))
 
@@ -73,14 +73,14 @@ def in_bank(detector: Detector, photographs: Sequence[Image.Image], rotations: i
     dark = torch.from_numpy((row + column) % 2 == 0)
 
     def thinned(inside: Tensor) -> Tensor:
-        half = inside & dark.repeat(inside.shape[1] // len(dark))
-        half[::rotations] = inside[::rotations]
+        half = inside & dark.repeat(inside.shape[-1] // len(dark))
+        half[:, 0] = inside[:, 0]
         return half
 
     whole, tiles, _ = inside_of(detector, photographs, rotations)
     windows = None
     if detector.windows is not None and (detector.roi is not None or has_own_roi(photographs)):
-        windows = whole[:, detector.windows.grid.seen.flatten()]
+        windows = whole[..., detector.windows.grid.seen.flatten()]
     return Inside(thinned(whole), None if tiles is None else thinned(tiles), windows)
 
 
@@ -96,7 +96,7 @@ def neighbourhood_masked(detector: Detector, photograph: Image.Image, rotations:
         return Masked(torch.from_numpy(places).float(), tiles, inside)
 
     whole, tiles, _ = in_bank(detector, [photograph], rotations)
-    return of(None, whole, None if detector.layout is None else of(detector.layout, tiles))
+    return of(None, whole[0], None if tiles is None else of(detector.layout, tiles[0]))
 
 
 @torch.no_grad()
@@ -110,7 +110,7 @@ def rotation_gain(scorer: Scorer, photographs: Sequence[Image.Image], rotations:
     detector = scorer.detector
     tokens: list[list[Tensor]] = []  # of each photograph, of each of its copies: (L,n,C)
     for photo in progress(photographs, len(photographs), "references, rotated"):
-        masks = inside_of(detector, [photo], rotations).whole
+        (masks,) = inside_of(detector, [photo], rotations).whole
         images = scorer.to_batch(rotated(photo, rotations))
         whole = images if images.dim() == 4 else images[:, 0]
         encoded = [detector.encode(image[None]).tokens[:, 0] for image in whole]

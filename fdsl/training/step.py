@@ -50,7 +50,7 @@ class DiscrepancySource:
         self.banks = {}
         for category, shots in progress(self.shots.items(), len(self.shots), "references"):
             features = (self.encode(shots[index]["image"][None]) for index in range(len(shots)))
-            sizes = [backbone.grid(self.image_size) ** 2] * len(shots)
+            sizes = [[backbone.grid(self.image_size) ** 2]] * len(shots)
             self.banks[category] = MemoryBank.collected(features, sizes)
 
     def use_float32(self) -> None:

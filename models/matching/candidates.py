@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.features import EMBEDDING, Features, Sizes
+from models.features import EMBEDDING, Features
 from models.matching.discrepancy import feature_discrepancy
 from models.matching.memory_bank import MemoryBank
 from utils.config import MethodConfig
@@ -132,7 +132,7 @@ class Masked(Matching):
         places = self.places[0].to(query.tokens.device)
         return places if query.patches is None else places[query.patches]
 
-    def of_memory(self, patches: Tensor | None, sizes: Sizes) -> Tensor:
+    def of_memory(self, patches: Tensor | None, sizes: tuple[int, ...]) -> Tensor:
         """Where a memory's M tokens lie (M,2), of photographs with so many tokens each, whose patches of
         their photographs are `patches` (M,)."""
         places = self.places.flatten(0, 1)
@@ -140,9 +140,9 @@ class Masked(Matching):
             return places if self.inside is None else places[self.inside.flatten().to(places.device)]
         return places.to(patches.device)[self._rows(patches, sizes)]
 
-    def _rows(self, patches: Tensor, sizes: Sizes) -> Tensor:
+    def _rows(self, patches: Tensor, sizes: tuple[int, ...]) -> Tensor:
         """Which of all places (R*N) those of the memory are."""
-        counts = torch.tensor(list(sizes), device=patches.device)
+        counts = torch.tensor(sizes, device=patches.device)
         photographs = torch.arange(len(counts), device=patches.device).repeat_interleave(counts)
         return photographs * self.places.shape[1] + patches
 

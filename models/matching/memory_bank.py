@@ -78,12 +78,12 @@ class MemoryBank:
 
     <q, m - mean> has the same maximum over m as <q, m>, and |(q - mean) - (m - mean)| is |q - m|; but the
     differences are small numbers, which a bf16 product can still tell apart. In float32 nothing changes but
-    rounding. That it is the first photograph's mean, and that each photograph is matched by itself, makes
+    rounding. That it is the first photograph's mean, and that each reference is matched by itself, makes
     banks that begin with the same ones agree to the last bit (`beginning`). keys (W,...): of a bank of
     windows, what a strategy of models/matching/candidates.py picks them by. patches (M,): which patch of its
-    photograph each token is; None: all in order. sizes: how many tokens each photograph has, in order; they
-    are matched photograph by photograph. known: what was matched for several detectors whose banks begin
-    alike; whoever sets it empties it.
+    photograph each token is; None: all in order. sizes: how many tokens each photograph has, in order. So
+    many consecutive ones, a reference's `copies`, are matched in one product. known: what was matched for
+    several detectors whose banks begin alike; whoever sets it empties it.
     """
 
     mean: Tensor
@@ -91,6 +91,7 @@ class MemoryBank:
     sizes: tuple[int, ...]
     keys: Tensor | None = None
     patches: Tensor | None = None
+    copies: int = 1
     known: dict[tuple, tuple[Any, Tensor]] | None = field(default=None, compare=False)
 
     @classmethod
@@ -103,20 +104,21 @@ class MemoryBank:
     def collected(cls, parts: Iterable[Features], sizes: Sizes, keys: Keys | None = None) -> MemoryBank:
         """A bank of the parts' tokens, of which no second copy is ever held; `keys`: what its windows are
         picked by."""
+        each = tuple(size for own in sizes for size in own)
         centred, filled, window = None, 0, 1
         embeddings, patches = [], []
         for part in parts:
             tokens, window = part.counted_tokens(), part.tokens.shape[2]
             if centred is None:
-                centred = tokens.new_empty((tokens.shape[0], sum(sizes), tokens.shape[2]))
+                centred = tokens.new_empty((tokens.shape[0], sum(each), tokens.shape[2]))
             centred[:, filled : filled + tokens.shape[1]] = tokens
             filled += tokens.shape[1]
             embeddings += [] if part.embedding is None else [part.embedding]
             patches += [] if (own := part.counted_patches()) is None else [own]
-        if centred is None or filled != sum(sizes):
-            raise ValueError(f"The bank was to hold {sum(sizes)} tokens per block and was given {filled}.")
+        if centred is None or filled != sum(each):
+            raise ValueError(f"The bank was to hold {sum(each)} tokens per block and was given {filled}.")
         places = torch.cat(patches) if patches else None
-        bank = cls(_centre_in_place(centred, sizes[0]), centred, tuple(sizes), patches=places)
+        bank = cls(_centre_in_place(centred, each[0]), centred, each, patches=places, copies=len(sizes[0]))
         if keys is None:
             return bank
         return replace(bank, keys=keys(bank, torch.cat(embeddings) if embeddings else None, window))
@@ -124,12 +126,16 @@ class MemoryBank:
     @classmethod
     def restored(cls, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
         """The bank whose `state` this is, to the last bit where it was kept in `dtype`."""
-        mean, centred = state["mean"].float(), state["centred"].to(dtype)
-        return cls(mean, centred, tuple(state["sizes"].tolist()), state.get("keys"))
+        mean, centred, sizes = state["mean"].float(), state["centred"].to(dtype), state["sizes"]
+        return cls(mean, centred, tuple(sizes.flatten().tolist()), state.get("keys"), copies=sizes.shape[1])
 
     def state(self) -> dict[str, Tensor]:
         """mean, centred, sizes and, where there are some, keys."""
-        state = {"mean": self.mean, "centred": self.centred, "sizes": torch.tensor(self.sizes)}
+        state = {
+            "mean": self.mean,
+            "centred": self.centred,
+            "sizes": torch.tensor(self.sizes).view(-1, self.copies),
+        }
         return state if self.keys is None else {**state, "keys": self.keys}
 
     def without(self, reference: int, references: int) -> MemoryBank:
@@ -140,7 +146,8 @@ class MemoryBank:
         keys = None if self.keys is None else _all_but(self.keys, start // self.window, end // self.window)
         patches = None if self.patches is None else _all_but(self.patches, start, end)
         rest = _all_but(self.centred, start, end, 1)
-        return MemoryBank(self.mean, rest, (*self.sizes[:first], *self.sizes[after:]), keys, patches)
+        sizes = (*self.sizes[:first], *self.sizes[after:])
+        return MemoryBank(self.mean, rest, sizes, keys, patches, self.copies)
 
     def beginning(self, photographs: int) -> MemoryBank:
         """The bank of its first photographs alone, to the last bit; it shares their tokens, and what is
@@ -148,8 +155,8 @@ class MemoryBank:
         rows = sum(self.sizes[:photographs])
         keys = None if self.keys is None else self.keys[: rows // self.window]
         patches = None if self.patches is None else self.patches[:rows]
-        own = self.centred[:, :rows]
-        return MemoryBank(self.mean, own, self.sizes[:photographs], keys, patches, self.known)
+        sizes = self.sizes[:photographs]
+        return replace(self, centred=self.centred[:, :rows], sizes=sizes, keys=keys, patches=patches)
 
     @property
     def photographs(self) -> int:
@@ -172,22 +179,23 @@ class MemoryBank:
 
     def index(self, tokens: Tensor, align: str = "mulmax") -> Tensor:
         """Query tokens (L,Q,C) -> (L,Q) index of each one's nearest normal token of the same block: the
-        running maximum over photographs, the first of equal ones."""
+        running maximum over references, the first of equal ones."""
         query = self.centre(tokens) if align == "diff2" else tokens
-        likeness, found = self._in_photograph(0, tokens, query, align)
-        for number in range(1, self.photographs):
-            other, place = self._in_photograph(number, tokens, query, align)
+        likeness, found = self._in_reference(0, tokens, query, align)
+        for number in range(1, self.photographs // self.copies):
+            other, place = self._in_reference(number, tokens, query, align)
             better = (other > likeness) | other.isnan()  # what is no number is found, and refused later
             likeness = torch.where(better, other, likeness)
             found = torch.where(better, place, found)
         return found
 
-    def _in_photograph(self, number: int, tokens: Tensor, query: Tensor, align: str) -> tuple[Tensor, Tensor]:
-        """How alike each query token (L,Q) and its nearest one of a photograph are, and the place of that."""
+    def _in_reference(self, number: int, tokens: Tensor, query: Tensor, align: str) -> tuple[Tensor, Tensor]:
+        """How alike each query token (L,Q) and its nearest one of a reference's copies are, and the place of
+        that."""
 
         def work() -> tuple[Tensor, Tensor]:
-            first = sum(self.sizes[:number])
-            own = self.centred[:, first : first + self.sizes[number]]
+            first, end = (sum(self.sizes[: self.copies * end]) for end in (number, number + 1))
+            own = self.centred[:, first:end]
             pairs = [nearest_of(block, normal, align) for block, normal in zip(query, own)]
             likeness, place = (torch.stack(part) for part in zip(*pairs))
             return likeness, place + first

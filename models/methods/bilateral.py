@@ -28,7 +28,7 @@ def bilateral(similarity: Tensor, distances: Tensor, near: Tensor) -> Tensor:
 
 def nearness(side: int, device: torch.device) -> Tensor:
     """The spatial weights (n,n) of the patches of an image of side x side patches for each other."""
-    place = torch.arange(side**2, device=device)
-    rows, columns = place // side, place % side
-    squares = ((rows[:, None] - rows).square() + (columns[:, None] - columns).square()).float()
+    steps = torch.arange(side, device=device)
+    squares = (steps[:, None] - steps).square().float()
+    squares = (squares[:, None, :, None] + squares[None, :, None, :]).reshape(side**2, side**2)
     return torch.exp(squares / (-2 * SIGMA**2)) * (squares <= (REACH * SIGMA) ** 2)

@@ -59,9 +59,9 @@ def self_dissimilarity(similarity: Tensor, side: int) -> Tensor:
     """Cosines (...,n,n) among the patches of an image, n = side x side -> (...,n) in [0,1]: half the mean
     cosine distance of each patch to the NEIGHBOURS most similar ones, its own 3 x 3 neighbourhood
     excluded."""
-    place = torch.arange(side**2, device=similarity.device)
-    rows, columns = place // side, place % side
-    adjacent = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
+    steps = torch.arange(side, device=similarity.device)
+    close = (steps[:, None] - steps).abs() <= 1
+    adjacent = (close[:, None, :, None] & close[None, :, None, :]).reshape(side**2, side**2)
     count = max(1, min(NEIGHBOURS, side**2 - 9))
     nearest = similarity.masked_fill(adjacent, -1.0).topk(count, -1).values
     return ((1 - nearest.mean(-1)) / 2).clamp(min=0)
@@ -69,8 +69,8 @@ def self_dissimilarity(similarity: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PlusMemory:
-    """The bank of normal tokens and the whitening (L,C,C) of each layer, None for a bank of one image without
-    rotated copies and for tiles."""
+    """The bank of normal tokens and the whitening (L,C,C) of each layer in the tokens' precision, None for a
+    bank of one image without rotated copies and for tiles."""
 
     bank: MemoryBank
     whitening: Tensor | None
@@ -84,7 +84,7 @@ class PlusMemory:
             whitening_of(_among_themselves(centred, mean, bank.sizes))
             for centred, mean in zip(bank.centred, bank.mean)
         ]
-        return cls(bank, torch.stack(matrices))
+        return cls(bank, torch.stack(matrices).to(bank.centred.dtype))
 
     def state(self) -> dict[str, Tensor]:
         state = self.bank.state()
@@ -115,11 +115,18 @@ def _among_themselves(centred: Tensor, mean: Tensor, sizes: tuple[int, ...]) -> 
 
 
 def _whitened(residuals: Tensor, whitening: Tensor) -> Tensor:
-    """Residuals (L,B,n,C) times their layer's matrix (L,C,C). On a GPU all images of a layer at once, for a
-    product per image would copy the matrix each time; on a CPU image by image."""
+    """Residuals (L,B,n,C) times their layer's matrix (L,C,C), in the precision of the matrix. On a GPU all
+    images of a layer at once, for a product per image would copy the matrix each time; on a CPU image by
+    image."""
+    residuals = residuals.to(whitening.dtype)
     if residuals.is_cuda:
         return (residuals.flatten(1, 2) @ whitening).view(residuals.shape)
     return residuals @ whitening[:, None]
+
+
+def _distance(residuals: Tensor) -> Tensor:
+    """Residuals (...,C) -> a quarter of their squared lengths (...), at most 1, in float32."""
+    return residuals.float().square().sum(-1).div(4).clamp(max=1)
 
 
 class Plus(PlusFacts, Method[PlusMemory]):
@@ -137,7 +144,7 @@ class Plus(PlusFacts, Method[PlusMemory]):
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> PlusMemory:
         whitening = state.get("whitening")
         bank = MemoryBank.restored(state, dtype)
-        return PlusMemory(bank, None if whitening is None else whitening.float())
+        return PlusMemory(bank, None if whitening is None else whitening.to(dtype))
 
     def raw_maps(self, query: Features, memory: PlusMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
         distances, scored = self._distances(query, memory, match)
@@ -181,11 +188,9 @@ class Plus(PlusFacts, Method[PlusMemory]):
         shared = None if COMMON_MODE in left_out else common_mode(residuals)
         if memory.whitening is not None and WHITENING not in left_out:
             residuals = _whitened(residuals, memory.whitening)
-            shared = None if shared is None else _whitened(shared, memory.whitening)
-        plain = residuals.square().sum(-1).div(4).clamp(max=1)
-        if shared is None:
-            return plain, plain
-        return (residuals - shared).square().sum(-1).div(4).clamp(max=1), plain
+            shared = None if shared is None else _whitened(shared, memory.whitening).float()
+        plain = _distance(residuals)
+        return plain if shared is None else _distance(residuals - shared), plain
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of the first L maps (B,G,G), and the image score (B,) of the others."""

@@ -48,7 +48,8 @@ class SubspaceMemory:
         explained = variances.flip(0).clamp(min=0).cumsum(0)
         fewest = int((explained < EXPLAINED * explained[-1]).sum()) + 1
         principal = directions.flip(1)[:, :fewest]
-        return cls(mean.to(tokens), principal.to(tokens).contiguous(), tokens, patches, tuple(sizes))
+        each = tuple(size for own in sizes for size in own)
+        return cls(mean.to(tokens), principal.to(tokens).contiguous(), tokens, patches, each)
 
     def state(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "directions": self.directions}

@@ -12,7 +12,7 @@ from models.detector import Detector, counting
 from models.features import EMBEDDING, Features, ScoreMaps, Views, fuse
 from models.matching import memory_bank as memory
 from models.matching.candidates import UNRESTRICTED, PerWindowTopK, discrepancy_of
-from models.matching.memory_bank import MemoryBank, nearest_index
+from models.matching.memory_bank import MemoryBank, nearest_index, nearest_of
 from models.methods.both import Both
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
@@ -489,7 +489,7 @@ def test_a_bank_collected_from_parts_is_the_bank_of_their_whole(monkeypatch):
         torch.randn(2, 40, 12, generator=torch.Generator().manual_seed(0)), dim=-1
     )
     parts = [Features(part[:, None]) for part in tokens.split(10, dim=1)]
-    all_at_once, collected = MemoryBank.of_tokens(tokens, 4), MemoryBank.collected(parts, [10] * 4)
+    all_at_once, collected = MemoryBank.of_tokens(tokens, 4), MemoryBank.collected(parts, [[10]] * 4)
     assert torch.equal(all_at_once.centred, collected.centred) and torch.equal(
         all_at_once.mean, collected.mean
     )
@@ -498,7 +498,7 @@ def test_a_bank_collected_from_parts_is_the_bank_of_their_whole(monkeypatch):
     )
     for last in (9, 11):
         with pytest.raises((ValueError, RuntimeError)):
-            MemoryBank.collected(parts, [10, 10, 10, last])
+            MemoryBank.collected(parts, [[10], [10], [10], [last]])
 
 
 def test_a_bank_leaves_out_patches_that_show_no_photograph():
@@ -508,7 +508,7 @@ def test_a_bank_leaves_out_patches_that_show_no_photograph():
     parts = [
         Features(part[:, None], inside=kept[None]) for part, kept in zip(tokens.split(10, dim=1), inside)
     ]
-    bank = MemoryBank.collected(parts, inside.sum(1).tolist())
+    bank = MemoryBank.collected(parts, inside.sum(1).view(2, 2).tolist())
     assert bank.sizes == tuple(inside.sum(1).tolist())
     kept = tokens[:, inside.flatten()]
     assert torch.allclose(bank.centred + bank.mean, kept, atol=1e-6)
@@ -517,10 +517,10 @@ def test_a_bank_leaves_out_patches_that_show_no_photograph():
     without = bank.without(1, 2)
     assert without.sizes == bank.sizes[:2]
     assert torch.equal(without.centred, bank.centred[:, : sum(bank.sizes[:2])])
-    first = bank.beginning(3)
-    assert first.sizes == bank.sizes[:3] and len(first) == sum(bank.sizes[:3])
+    first = bank.beginning(2)
+    assert first.sizes == bank.sizes[:2] and len(first) == sum(bank.sizes[:2])
     again = MemoryBank.restored(bank.state(), torch.float32)
-    assert again.sizes == bank.sizes and torch.equal(again.centred, bank.centred)
+    assert (again.sizes, again.copies) == (bank.sizes, 2) and torch.equal(again.centred, bank.centred)
 
 
 @pytest.mark.parametrize("index_memory", INDEX_MEMORIES)
@@ -562,16 +562,24 @@ def test_a_reference_that_overflowed_is_not_passed_over(broken):
     assert not bank.discrepancy(query, bank.index(query)).isfinite().any()
 
 
-def test_each_reference_is_matched_once_for_all_banks_that_it_begins(monkeypatch):
-    tokens, query, rows, plain_nearest = (
-        unit_tokens(120)[None],
-        unit_tokens(20, 1)[None],
-        [],
-        memory.nearest_of,
-    )
+def test_a_reference_and_its_copies_are_matched_in_one_product(monkeypatch):
+    tokens, query, products = unit_tokens(120)[None], unit_tokens(20, 1)[None], []
     monkeypatch.setattr(
         *(memory, "nearest_of"),
-        lambda query, bank, align="mulmax": rows.append(len(bank)) or plain_nearest(query, bank, align),
+        lambda query, bank, align: products.append(len(bank)) or nearest_of(query, bank, align),
+    )
+    parts = [Features(part[:, None]) for part in tokens.split(30, dim=1)]
+    bank = MemoryBank.collected(parts, [[30, 30], [30, 30]])
+    assert torch.equal(bank.index(query), (query @ tokens.transpose(1, 2)).argmax(-1))
+    assert products == [60, 60]
+    assert torch.equal(bank.beginning(2).index(query), bank.without(1, 2).index(query))
+
+
+def test_each_reference_is_matched_once_for_all_banks_that_it_begins(monkeypatch):
+    tokens, query, rows = unit_tokens(120)[None], unit_tokens(20, 1)[None], []
+    monkeypatch.setattr(
+        *(memory, "nearest_of"),
+        lambda query, bank, align: rows.append(len(bank)) or nearest_of(query, bank, align),
     )
     bank = dataclasses.replace(MemoryBank.of_tokens(tokens, 4), known={})
     banks = [bank.beginning(1), bank, bank.beginning(2)]
