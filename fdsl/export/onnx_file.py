@@ -25,7 +25,7 @@ from torch import Tensor
 from fdsl.export.onnx_operators import fused_operators, unpack_attention
 from models.onnx_graph import DetectorGraph
 from utils.errors import ConfigError, ModelError
-from utils.files import TEMPORARY, sampled_digest, sync_folder
+from utils.files import TEMPORARY, facts_digest, sampled_digest, sync_folder
 from utils.lock import locked
 from utils.signals import before_leaving
 from utils.text import one_line
@@ -69,7 +69,9 @@ def write_graph(
     program = traced(graph, standard)
     if halved:
         halve_tensors(program.model.graph)
-    program.model.metadata_props.update(metadata)
+    facts = program.model.metadata_props
+    facts.update(metadata)
+    facts["digest"] = facts_digest(facts)
     values = [value.const_value for value in program.model.graph.initializers.values()]
     large = sum(value.nbytes for value in values if value is not None) > LARGEST
     logger.info("step 2 of 3: writing the graph ...")
