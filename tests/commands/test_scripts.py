@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.both_layouts import BACKBONE
 from tests.support.constants import ROOT
@@ -94,3 +96,14 @@ def test_the_script_trains_on_one_and_tests_on_the_other(datasets, tiny_configs,
             config["trained_on"] == trained_on
             and (tmp_path / f"checkpoints/m/{trained_on}.safetensors").is_file()
         )
+
+
+@pytest.mark.slow
+def test_the_readme_picture_shows_two_references_and_two_photographs(backbone, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (1600, 2560, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "moss.png")
+    words = [ROOT / "scripts/readme_picture.py", tmp_path / "moss.png", "--output", tmp_path / "made.jpg"]
+    encoder = backbone[: backbone.index("--device")]
+    ran = subprocess.run([sys.executable, *words, *encoder], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert Image.open(tmp_path / "made.jpg").size == (3 * 360 + 2 * 6, 2 * 390)
