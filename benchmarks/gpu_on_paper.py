@@ -36,7 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-import models.backbones.frozen_vit as frozen_vit
+import models.backbone
 import models.branches
 from benchmarks.shared import LAYERS, SIDE, described
 from data.tensors import photograph_to_pixels
@@ -245,7 +245,7 @@ def prepare() -> None:
     torch.Tensor.__bool__ = lambda one: False  # that patches of a reference differ is asked once it is fitted
     nn.functional.scaled_dot_product_attention = attention
     nn.Module._apply = _moved_module
-    frozen_vit.fingerprint = lambda state: "none"
+    models.backbone.fingerprint = lambda state: "none"
     models.branches.WindowGrid = real_windows
 
 

@@ -15,9 +15,8 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from models.backbone import NOTHING_MORE
+from models.backbone import NOTHING_MORE, Backbone, nearest_multiple, quarters, unit_tokens
 from models.backbones.cpu_attention import narrow_products, pack_attention
-from models.backbones.frozen_vit import FrozenEncoder, nearest_multiple, quarters, unit_tokens
 from models.backbones.open_clip_loading import (
     downloaded_encoder,
     encoder_of_file,
@@ -35,8 +34,8 @@ from utils.config import RAW, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError
 
 
-class OpenClipBackbone(FrozenEncoder):
-    """A ViT of open_clip as a `Backbone` (models/backbone.py).
+class OpenClipBackbone(Backbone):
+    """A ViT of open_clip.
 
     `layers` counts blocks from 1. Tokens are the raw output of a block, or that of the last norm, class token
     dropped, normalised in float32 and kept in `dtype`, in which the blocks' products are taken too. `mean`

@@ -14,8 +14,7 @@ from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from models.backbone import NOTHING_MORE
-from models.backbones.frozen_vit import FrozenEncoder, nearest_multiple, quarters, unit_tokens
+from models.backbone import NOTHING_MORE, Backbone, nearest_multiple, quarters, unit_tokens
 from models.backbones.timm_attention import pack_attention
 from models.backbones.timm_loading import (
     PREFIX,
@@ -38,8 +37,8 @@ NO_TEXT = (
 )
 
 
-class TimmBackbone(FrozenEncoder):
-    """A VisionTransformer or Eva of timm as a `Backbone` (models/backbone.py).
+class TimmBackbone(Backbone):
+    """A VisionTransformer or Eva of timm.
 
     Tokens are a block's output, raw or behind the model's last norm (`token_norm`), class and register tokens
     dropped. `head`: what open_clip puts behind the trunk's pooling, for the embedding.

@@ -11,7 +11,7 @@ import torch
 
 from fdsl.api import AnomalyDetector
 from fdsl.store.checkpoint import save_checkpoint
-from models.backbones.frozen_vit import FrozenEncoder
+from models.backbone import Backbone
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa
 from tests.support.constants import ROOT
@@ -103,13 +103,13 @@ def no_validation(monkeypatch):
 @pytest.fixture
 def images_encoded(monkeypatch, no_validation):
     """How many images were given to backbones."""
-    counted, plain = [], FrozenEncoder.encode
+    counted, plain = [], Backbone.encode
 
     def encode(self, pixels, *more, **named):
         counted.append(len(pixels))
         return plain(self, pixels, *more, **named)
 
-    monkeypatch.setattr(FrozenEncoder, "encode", encode)
+    monkeypatch.setattr(Backbone, "encode", encode)
     return lambda: sum(counted)
 
 

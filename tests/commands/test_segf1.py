@@ -11,7 +11,7 @@ from data.tensors import mask_to_tensor
 from fdsl.evaluation import few_shot_split
 from fdsl.scoring import upsample_maps
 from fdsl.store.maps import load_maps
-from models.backbones.frozen_vit import FrozenEncoder
+from models.backbone import Backbone
 from tests.support.photographs import draw, write_image
 from tests.support.small_runs import command
 
@@ -82,13 +82,13 @@ def test_validation_images_are_taken_where_the_dataset_has_some(datasets, backbo
 
 
 def test_several_runs_encode_them_once(datasets, backbone, tmp_path, monkeypatch):
-    root, encoded, plain = tmp_path / "plates", [], FrozenEncoder.encode
+    root, encoded, plain = tmp_path / "plates", [], Backbone.encode
     for number in range(40):
         draw(root / f"plate/train/good/{number}.png", number)
     draw(root / "plate/test/good/0.png", 50)
     draw(root / "plate/test/spot/0.png", 51, defect=True)
     monkeypatch.setattr(
-        FrozenEncoder,
+        Backbone,
         "encode",
         lambda self, pixels, *more: encoded.append(len(pixels)) or plain(self, pixels, *more),
     )
