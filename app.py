@@ -21,7 +21,6 @@ from typing import NoReturn
 
 from fdsl.flags.page_flags import parse
 from utils.command import loading, run_command
-from utils.errors import ConfigError, DataError, ModelError
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -37,7 +36,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def command() -> None:
     """The command line of app.py and of fdsl-app."""
-    run_command(main, (DataError, ModelError, ConfigError))
+    run_command(main)
 
 
 if __name__ == "__main__":

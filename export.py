@@ -22,7 +22,6 @@ import logging
 
 from fdsl.flags.export_flags import parse
 from utils.command import loading, run_command
-from utils.errors import ConfigError, DataError, ModelError
 
 logger = logging.getLogger("fdsl")
 
@@ -67,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def command() -> None:
     """The command line of export.py and of fdsl-export."""
-    run_command(main, (DataError, ModelError, ConfigError))
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ if __name__ in ("__main__", "fdsl_commands.predict"):  # before torch is importe
 from fdsl.flags.predict_flags import parse
 from utils.command import loading, run_command
 from utils.console import put_line
-from utils.errors import ConfigError, DataError, ModelError
 from utils.live_sources import live_source
 from utils.world import connected, find_world
 
@@ -79,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def command() -> None:
     """The command line of predict.py and of fdsl-predict."""
-    run_command(main, (DataError, ModelError, ConfigError))
+    run_command(main)
 
 
 if __name__ == "__main__":

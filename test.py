@@ -28,7 +28,6 @@ if __name__ in ("__main__", "fdsl_commands.test"):  # before torch is imported: 
 
 from fdsl.flags.evaluate_flags import parse
 from utils.command import loading, run_command
-from utils.errors import ConfigError, DataError, ModelError
 from utils.world import connected, find_world
 
 
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def command() -> None:
     """The command, with errors as one sentence and exit codes."""
-    run_command(main, (DataError, ModelError, ConfigError))
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ import contextlib
 from fdsl.flags.train_flags import parse
 from utils.command import loading, run_command
 from utils.config import checkpoint_path
-from utils.errors import ConfigError, DataError, ModelError
 from utils.world import connected, find_world
 
 
@@ -45,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def command() -> None:
     """The command line of train.py and of fdsl-train."""
-    run_command(main, (DataError, ModelError, ConfigError))
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from data.tensors import image_to_pixels
 from fdsl.flags.arguments import whole
 from fdsl.references.reference_checks import Thumbnail
 from utils.command import run_command
-from utils.errors import DataError
 from utils.image_statistics import reason_of, statistics_of
 
 
@@ -95,4 +94,4 @@ def failing(photo: Image.Image) -> dict[str, Image.Image]:
 
 
 if __name__ == "__main__":
-    run_command(main, (DataError,))
+    run_command(main)

@@ -47,7 +47,6 @@ from models.methods.registry import METHODS
 from utils.command import run_command
 from utils.config import MethodConfig, WindowConfig
 from utils.device import choose_device, choose_precision, make_repeatable, use_threads
-from utils.errors import ConfigError, ModelError
 from utils.text import first_line
 from utils.tile_layout import TileLayout
 
@@ -289,4 +288,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_command(main, (ConfigError, ModelError))
+    run_command(main)

@@ -54,7 +54,6 @@ from models.methods.plus import Plus
 from utils.command import run_command
 from utils.config import PAPER_SIDE, BackboneConfig
 from utils.device import use_threads
-from utils.errors import ConfigError, DataError, ModelError
 
 METRICS = {"auroc_sp": "image AUROC", "ap_px": "pixel AP", "aupro": "PRO"}
 RESAMPLED = 10_000
@@ -223,4 +222,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (DataError, ModelError, ConfigError))
+    run_command(main)

@@ -187,7 +187,13 @@ def made_up_blocks(folder: Path, blocks: int, length: int) -> Blocks:
 def joined(folder: Path, blocks: int, length: int) -> None:
     """Joins made-up blocks; prints seconds and memory."""
     machine = machine_facts(torch.device("cpu"), torch.float32)
-    made = DetectorConfig("nearest", BackboneConfig(), MethodConfig(), WindowConfig("nan"), machine)
+    made = DetectorConfig(
+        method="nearest",
+        backbone=BackboneConfig(),
+        options=MethodConfig(),
+        windows=WindowConfig("nan"),
+        machine=machine,
+    )
     fitted = FittedConfig(made, "max")
     config = PredictionConfig(fitted, "", None, "made up")
     PredictionFolder(folder, config, in_blocks=True).close()

@@ -55,7 +55,6 @@ from models.methods.fdsl import Fdsl
 from utils.command import run_command
 from utils.config import QUARTER, WindowConfig
 from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts, use_threads
-from utils.errors import ConfigError, ModelError
 from utils.options import as_stored
 
 PHOTOS = 8  # as many as a training batch
@@ -416,4 +415,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (ConfigError, ModelError))
+    run_command(main)

@@ -57,7 +57,6 @@ from fdsl.thresholds.threshold import (
 )
 from models.methods.plus import Plus
 from utils.command import run_command
-from utils.errors import ConfigError, DataError, ModelError
 from utils.log_odds import log_odds
 
 RATES = (0.01, 0.05)
@@ -288,4 +287,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (DataError, ModelError, ConfigError))
+    run_command(main)

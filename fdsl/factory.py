@@ -115,7 +115,7 @@ def detector_config(
     _refuse_other_kinds(windows, image_score)
     chosen = choose_device(device)
     machine = machine_facts(chosen, choose_precision(precision, chosen))
-    made = DetectorConfig(method, encoder, options, windows, machine)
+    made = DetectorConfig(method=method, backbone=encoder, options=options, windows=windows, machine=machine)
     if encoder.untrained:
         logger.warning(
             "The backbone is untrained (--pretrained none): results show that everything runs, "

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from utils import signals
 from utils.console import open_what_is_closed, put, speaks
+from utils.errors import ConfigError, DataError, ModelError
 from utils.log import only_from, start_logging
 from utils.memory import CURE, is_out_of_memory
 from utils.text import first_line, one_line, shortened
 
 logger = logging.getLogger("fdsl")
+OF_THE_USER = (ConfigError, DataError, ModelError)
 UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
 
 GPU_FAULTS = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "HIP error", "MPS backend")
@@ -44,13 +46,13 @@ OS_CURES = {
 }
 
 
-def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[type[Exception], ...]) -> None:
+def run_command(main: Callable[[list[str] | None], int | None]) -> None:
     """Runs an entry point and ends the process with its exit code.
 
-    `errors`, a full disk, a folder without permission, a lost GPU and too little memory are the user's to
-    mend: one sentence and exit code 2. Any other error is one sentence too, with exit code UNEXPECTED: never
-    1, which means that a photograph is anomalous. --debug adds the traceback. Ctrl-C (exit code 130) and
-    SIGTERM (143) end within a second with the line of `signals.how_to_continue`.
+    The errors of utils/errors.py, a full disk, a folder without permission, a lost GPU and too little memory
+    are the user's to mend: one sentence and exit code 2. Any other error is one sentence too, with exit code
+    UNEXPECTED: never 1, which means that a photograph is anomalous. --debug adds the traceback. Ctrl-C (exit
+    code 130) and SIGTERM (143) end within a second with the line of `signals.how_to_continue`.
     """
     open_what_is_closed()
     start_logging()
@@ -69,7 +71,9 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
     except Exception as error:
         if debug:
             put(traceback.format_exc(), sys.stderr)
-        sentence = shortened(" ".join(str(error).split())) if isinstance(error, errors) else explain(error)
+        sentence = (
+            shortened(" ".join(str(error).split())) if isinstance(error, OF_THE_USER) else explain(error)
+        )
         code = UNEXPECTED if sentence is None else 2
         logger.error("error: %s", sentence or unexpected(error))
     logging.shutdown()

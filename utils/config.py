@@ -4,6 +4,7 @@ machine."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -97,6 +98,9 @@ class BackboneConfig(Options):
 PLACES = tuple(name for name, one in options_of(BackboneConfig).items() if one.place)
 
 
+of_text = partial(option, group=TEXT_FLAGS, needs=TEXT)
+
+
 @dataclass(frozen=True)
 class MethodConfig(Options):
     """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
@@ -168,33 +172,31 @@ class MethodConfig(Options):
         short="text",
         help="add text: weigh residuals by CLIP's words for normal and damaged; for $text_methods",
     )
-    object: str = option(
+    object: str = of_text(
         OBJECT,
-        group=TEXT_FLAGS,
-        needs=TEXT,
         short="object-{}",
         metavar="NAME",
         help="what the images show, for instance 'metal nut' (default $default; of test.py each category's "
         "name)",
     )
-    normal_words: tuple[str, ...] = option(
+    normal_words: tuple[str, ...] = of_text(
         (),
-        group=TEXT_FLAGS,
-        needs=TEXT,
         short="",
         metavar="WORD",
         help="words for a normal object, {} standing for the object (default "
         f"{', '.join(NORMAL_WORDS).replace('{}', '..')})",
     )
-    damaged_words: tuple[str, ...] = option(
+    damaged_words: tuple[str, ...] = of_text(
         (),
-        group=TEXT_FLAGS,
-        needs=TEXT,
         short="",
         metavar="WORD",
         help="words for a damaged object, {} standing for the object (default "
         f"{', '.join(DAMAGED_WORDS).replace('{}', '..')})",
     )
+
+
+of_windows = partial(option, needs=WINDOWS)
+patches = partial(of_windows, span=(1, 8192), metavar="PATCHES")
 
 
 @dataclass(frozen=True)
@@ -216,65 +218,44 @@ class WindowConfig(Options):
         help="nan: no windows; mul: fused with the whole image; onlywin: windows alone (default $default; "
         "nan where there are no trained heads)",
     )
-    win_size: int = option(
-        13,
-        span=(1, 8192),
-        needs=WINDOWS,
-        short="{}",
-        together=True,
-        metavar="PATCHES",
-        help="side of a window (default $default)",
+    win_size: int = patches(13, short="{}", together=True, help="side of a window (default $default)")
+    win_stride: int = patches(
+        2, short="{}", together=True, help="step from a window to the next (default $default)"
     )
-    win_stride: int = option(
-        2,
-        span=(1, 8192),
-        needs=WINDOWS,
-        short="{}",
-        together=True,
-        metavar="PATCHES",
-        help="step from a window to the next (default $default)",
-    )
-    win_weight: float = option(
+    win_weight: float = of_windows(
         0.5,
         span=(0, 1),
-        needs=WINDOWS,
         short="{}",
         together=True,
         fused=True,
         metavar="0..1",
         help="weight of the window maps in mul (default $default)",
     )
-    win_zip: int = option(
+    win_zip: int = patches(
         0,
-        span=(1, 8192),
-        needs=WINDOWS,
         short="zip{}",
-        metavar="PATCHES",
         help="resize windows to this side before they are encoded: a smaller one takes less time, a larger "
         "one zooms in (default: as they are)",
     )
-    index_memory: str = option(
+    index_memory: str = of_windows(
         "0",
         research=True,
         choices=INDEX_MEMORIES,
-        needs=WINDOWS,
         short={"1": "index", "window": "ownindex"},
         help="candidates among the reference windows: 0 all; 1 the top k of all windows together, by their "
         "image embeddings, as published; window: each window's own top k (default $default)",
     )
-    window_memory: str = option(
+    window_memory: str = of_windows(
         OWN_WINDOWS,
         choices=WINDOW_MEMORIES,
-        needs=WINDOWS,
         short={WHOLE_IMAGE: "wholebank"},
         help="what windows are matched with: the references' windows, or their whole images, which are "
         "encoded once and take a twentieth of the memory (default $default)",
     )
-    window_budget: int = option(
+    window_budget: int = of_windows(
         0,
         span=(0, 10**9),
         words={"": QUARTER},
-        needs=WINDOWS,
         short="budget{}",
         metavar="M",
         help="encode at most M windows per image, chosen where the whole-image map is high; no value: 23 % "

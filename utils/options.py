@@ -166,13 +166,7 @@ def in_name(text: str) -> str:
 
 def option(default: Any, **facts: Any) -> Any:
     """A dataclass field that is an option; `facts`: those of `Option`."""
-    return field(default=default, metadata=as_option(default, **facts))
-
-
-def as_option(default: Any, **facts: Any) -> dict[str, Option]:
-    """The metadata of a dataclass field that is an option; without `option` for a field that has no default,
-    only its flag has."""
-    return {"option": Option(default, **facts)}
+    return field(default=default, metadata={"option": Option(default, **facts)})
 
 
 class Options:

@@ -27,7 +27,7 @@ from utils.config import (
     MethodConfig,
     WindowConfig,
 )
-from utils.options import INLINE, WINDOWS, Option, Options, as_option, as_stored, option, options_of, without
+from utils.options import INLINE, WINDOWS, Options, as_stored, option, options_of, without
 
 # Options of windows: those that combine finished maps, and those that have an effect without windows.
 FUSED = [name for name, one in options_of(WindowConfig).items() if one.fused and one.needs]
@@ -36,29 +36,16 @@ SCORES_IN_WORDS = (
     "max: the method's own image score, or the mean over layers of the highest value of each one's map; "
     "top1: the mean of the highest 1 % of the map"
 )
-ROTATIONS = Option(
-    1,
-    span=(1, 360),
-    words={AUTO: AUTO},
-    short="rot{}",
-    group="references",
-    flag_name="rotate-references",
-    metavar="N|auto",
-    help="store N rotated copies of each reference; not where a wrong orientation is a defect; auto: 8, or 1 "
-    "where the references show that rotation brings nothing (default auto for plus, else $default)",
-)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
     """The settings of a detector: the method's name, its backbone, options and windows, and the machine."""
 
-    method: str = field(
-        metadata=as_option(
-            WITH_HEADS,
-            choices=tuple(METHODS),
-            help=f"how images are compared (default $default); {METHODS_IN_WORDS}",
-        )
+    method: str = option(
+        WITH_HEADS,
+        choices=tuple(METHODS),
+        help=f"how images are compared (default $default); {METHODS_IN_WORDS}",
     )
     backbone: BackboneConfig
     options: MethodConfig
@@ -79,7 +66,7 @@ class DetectorConfig:
         return self.options.with_batch or METHODS[self.method].transductive
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig(Options):
     """A test run: config.json of its folder.
 
@@ -92,73 +79,72 @@ class RunConfig(Options):
 
     group: ClassVar[str] = "evaluation"
 
-    dataset: str = field(metadata=as_option("", choices=tuple(DATASETS)))
-    data_path: str = field(metadata=as_option("", place=True))
-    meta: str | None = field(metadata=as_option(None, place=True))
-    model_name: str = field(metadata=as_option("fdsl"))
-    k_shot: int = field(
-        metadata=as_option(
-            1,
-            span=(0, 2**63 - 1),
-            several=True,
-            short="",
-            group="references",
-            metavar="K",
-            help="references of each category (default $default; 0 with --method batch or text); several: a "
-            "run for each, and each test image is encoded once for all",
-        )
+    dataset: str = option("", choices=tuple(DATASETS))
+    data_path: str = option("", place=True)
+    meta: str | None = option(None, place=True)
+    model_name: str = option("fdsl")
+    k_shot: int = option(
+        1,
+        span=(0, 2**63 - 1),
+        several=True,
+        short="",
+        group="references",
+        metavar="K",
+        help="references of each category (default $default; 0 with --method batch or text); several: a "
+        "run for each, and each test image is encoded once for all",
     )
-    seed: int = field(
-        metadata=as_option(
-            14,
-            span=(0, 2**63 - 1),
-            several=True,
-            short="",
-            group="references",
-            metavar="S",
-            help="samples the references (default $default); several: as above",
-        )
+    seed: int = option(
+        14,
+        span=(0, 2**63 - 1),
+        several=True,
+        short="",
+        group="references",
+        metavar="S",
+        help="samples the references (default $default); several: as above",
     )
     detector: DetectorConfig = field(metadata=INLINE)
-    checkpoint: str = field(metadata=as_option("", place=True))
-    checkpoint_digest: str = field(metadata=as_option(""))
-    trained_on: str | None = field(metadata=as_option(None))
-    weights: str | None = field(metadata=as_option(None))
-    image_score: str = field(
-        metadata=as_option(
-            "paper",
-            choices=IMAGE_SCORES,
-            fused=True,
-            short="{}",
-            help=f"paper: scaled over the whole test set, as published; {SCORES_IN_WORDS} (default $default "
-            f"for {WITH_HEADS}, else max)",
-        )
+    checkpoint: str = option("", place=True)
+    checkpoint_digest: str = option("")
+    trained_on: str | None = option(None)
+    weights: str | None = option(None)
+    image_score: str = option(
+        "paper",
+        choices=IMAGE_SCORES,
+        fused=True,
+        short="{}",
+        help=f"paper: scaled over the whole test set, as published; {SCORES_IN_WORDS} (default $default "
+        f"for {WITH_HEADS}, else max)",
     )
-    metric_size: int | str = field(
-        metadata=as_option(
-            PAPER_SIDE,
-            span=(2, 8192),
-            words={FULL: FULL},
-            fused=True,
-            short="at{}",
-            metavar="PX|full",
-            help="resolution in pixels for pixel metrics (default $default); full: each mask's own "
-            "resolution",
-        )
+    metric_size: int | str = option(
+        PAPER_SIDE,
+        span=(2, 8192),
+        words={FULL: FULL},
+        fused=True,
+        short="at{}",
+        metavar="PX|full",
+        help="resolution in pixels for pixel metrics (default $default); full: each mask's own resolution",
     )
-    pictures: int | None = field(
-        metadata=as_option(
-            None,
-            span=(0, 10**9),
-            place=True,
-            metavar="N",
-            help="at most N picture strips per category (default all); 0: no pictures and no report",
-        )
+    pictures: int | None = option(
+        None,
+        span=(0, 10**9),
+        place=True,
+        metavar="N",
+        help="at most N picture strips per category (default all); 0: no pictures and no report",
     )
     command: str
     files: str | None = option(None)
     trained_on_test_images: bool | None = None
-    rotations: int | str = field(default=1, metadata={"option": ROTATIONS})
+    rotations: int | str = option(
+        1,
+        span=(1, 360),
+        words={AUTO: AUTO},
+        short="rot{}",
+        group="references",
+        flag_name="rotate-references",
+        metavar="N|auto",
+        help="store N rotated copies of each reference; not where a wrong orientation is a defect; auto: 8, "
+        "or 1 where the references show that rotation brings nothing (default auto for plus, else $default)",
+    )
     grey: dict[str, list[float]] | None = None
 
     def __post_init__(self) -> None:
@@ -228,8 +214,8 @@ class FittedConfig(Options):
     """
 
     detector: DetectorConfig = field(metadata=INLINE)
-    image_score: str = field(
-        metadata=as_option("max", choices=SINGLE_IMAGE_SCORES, help=f"{SCORES_IN_WORDS} (default $default)")
+    image_score: str = option(
+        "max", choices=SINGLE_IMAGE_SCORES, help=f"{SCORES_IN_WORDS} (default $default)"
     )
     checkpoint: str | None = option(None, place=True)
     trained_on: str | None = option(None)

@@ -19,7 +19,7 @@ from utils.config import (
     MachineFacts,
     MethodConfig,
 )
-from utils.options import INLINE, Options, as_option, as_stored, given_of, option, without
+from utils.options import INLINE, Options, as_stored, given_of, option, without
 
 # Settings that decide no heads: places of files, and the other facts of the machine.
 NOT_OF_A_TRAINING = ("machine", *PLACES, "files", "image_digests")
@@ -72,7 +72,7 @@ class Recipe(Options):
         return cls(**{**published, **chosen})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingSettings(Options):
     """How heads were trained, and on which images.
 
@@ -81,20 +81,20 @@ class TrainingSettings(Options):
     """
 
     recipe: Recipe = field(metadata=INLINE)
-    image_digests: str = field(metadata=as_option(""))
-    files: str = field(metadata=as_option(""))
+    image_digests: str = option("")
+    files: str = option("")
     images: dict[str, int]
     machine: MachineFacts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainedWith(Options):
     """The configuration in a checkpoint: the backbone with its weights' fingerprint, and the training."""
 
     backbone: BackboneConfig
     options: MethodConfig
-    fingerprint: str = field(metadata=as_option(""))
-    dataset: str = field(metadata=as_option(""))
+    fingerprint: str = option("")
+    dataset: str = option("")
     training: TrainingSettings
 
     @property

@@ -75,7 +75,13 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
             "not how good the method is."
         )
     machine = machine_facts(device, dtype)
-    detector = DetectorConfig(args.method, backbone, options, window_config(vars(args)), machine)
+    detector = DetectorConfig(
+        method=args.method,
+        backbone=backbone,
+        options=options,
+        windows=window_config(vars(args)),
+        machine=machine,
+    )
     if detector.reads_text and args.object is None:
         detector = replace(detector, options=replace(options, object=BY_CATEGORY))
     return RunConfig(

@@ -91,9 +91,21 @@ def prepare(plan: TrainingPlan, unfinished: Path) -> PreparedTraining:
     if not recipe.epochs:
         recipe = replace(recipe, epochs=math.ceil(SYNTHETIC_IMAGES / len(training_set.records)))
     machine = machine_facts(device, dtype)
-    training = TrainingSettings(recipe, training_set.images_digest(), data, training_set.images, machine)
+    training = TrainingSettings(
+        recipe=recipe,
+        image_digests=training_set.images_digest(),
+        files=data,
+        images=training_set.images,
+        machine=machine,
+    )
     dataset = SEVERAL.join(plan.datasets)
-    config = TrainedWith(plan.backbone, plan.options, backbone.fingerprint, dataset, training)
+    config = TrainedWith(
+        backbone=plan.backbone,
+        options=plan.options,
+        fingerprint=backbone.fingerprint,
+        dataset=dataset,
+        training=training,
+    )
     state = TrainingState(unfinished, config, data)
     saved = read_unfinished(state) if plan.resume else None
     return PreparedTraining(plan, backbone, load, training_set, state, saved)

@@ -7,7 +7,6 @@ import sys
 import traceback
 
 from utils.command import run_command
-from utils.errors import ConfigError, DataError, ModelError
 
 
 def free_port():
@@ -34,7 +33,7 @@ def in_ranks(size, action, folder, port=None):
 
 def as_command(main, arguments):
     """An entry point with the exit codes and sentences that it has as a command."""
-    run_command(lambda _: main(arguments), (DataError, ModelError, ConfigError))
+    run_command(lambda _: main(arguments))
 
 
 def _as_rank(rank, size, port, action, reported):

@@ -83,4 +83,6 @@ def trained_with() -> dict:
 def heads_of(backbone: BackboneConfig, options: MethodConfig, fingerprint: str, dataset: str) -> TrainedWith:
     """What heads say that were trained on this backbone, all else made up."""
     training = from_stored(TrainingSettings, trained_with()["training"])
-    return TrainedWith(backbone, options, fingerprint, dataset, training)
+    return TrainedWith(
+        backbone=backbone, options=options, fingerprint=fingerprint, dataset=dataset, training=training
+    )

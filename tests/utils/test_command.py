@@ -11,7 +11,7 @@ from utils.command import run_command
 from utils.errors import ConfigError
 
 
-def ended(monkeypatch, capsys, error, *flags, errors=(ConfigError,)):
+def ended(monkeypatch, capsys, error, *flags):
     """Exit code and standard error of an entry point that raises `error`."""
     monkeypatch.setattr(signals, "answer", lambda at_once=False: None)
     monkeypatch.setattr(sys, "argv", ["train.py", *flags])
@@ -20,7 +20,7 @@ def ended(monkeypatch, capsys, error, *flags, errors=(ConfigError,)):
         raise error
 
     with pytest.raises(SystemExit) as stopped:
-        run_command(main, errors)
+        run_command(main)
     return stopped.value.code, capsys.readouterr().err
 
 

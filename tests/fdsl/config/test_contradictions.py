@@ -50,7 +50,13 @@ def test_a_contradiction_is_refused(method, options, windows, run, words):
     if not run:
         encoder, machine = BackboneConfig(), MachineFacts(**MACHINE)
         with pytest.raises(ConfigError, match=words):
-            DetectorConfig(method, encoder, MethodConfig(**options), windows, machine)
+            DetectorConfig(
+                method=method,
+                backbone=encoder,
+                options=MethodConfig(**options),
+                windows=windows,
+                machine=machine,
+            )
 
 
 def test_every_rule_has_a_case():
@@ -69,7 +75,13 @@ def test_what_goes_together_is_made_and_cannot_be_changed_to_what_does_not():
         ("fdsl", {"fd": "none"}, WindowConfig(), {"k_shot": 0}),
     ):
         refuse_contradictions(name, MethodConfig(**options), windows, **run)
-    made = DetectorConfig("plus", BackboneConfig(), MethodConfig(), WHOLE, MachineFacts(**MACHINE))
+    made = DetectorConfig(
+        method="plus",
+        backbone=BackboneConfig(),
+        options=MethodConfig(),
+        windows=WHOLE,
+        machine=MachineFacts(**MACHINE),
+    )
     with pytest.raises(ConfigError, match="--tiles does not go with local windows"):
         replace(made, windows=WindowConfig("mul", tiles=2))
     with pytest.raises(ConfigError, match="--method magic is not known; choose one of fdsl, nearest"):

@@ -165,7 +165,13 @@ def test_what_is_said_reads_as_it_should():
 
 def config_of(clips, method, windows=NO_WINDOWS, **options):
     machine = machine_facts(torch.device("cpu"), torch.float32)
-    return DetectorConfig(method, clips.encoder(), MethodConfig(use_nam=False, **options), windows, machine)
+    return DetectorConfig(
+        method=method,
+        backbone=clips.encoder(),
+        options=MethodConfig(use_nam=False, **options),
+        windows=windows,
+        machine=machine,
+    )
 
 
 @pytest.mark.parametrize("windows", [NO_WINDOWS, WindowConfig("mul", 2, 1)])
