@@ -39,11 +39,11 @@ def main(argv: list[str] | None = None) -> None:
         from fdsl.evaluation.plan import unique
         from fdsl.evaluation.single_pass import grouped_by_backbone
         from fdsl.evaluation.submission import refuse, write_submission
-        from fdsl.flags.plan_runs import options_of, plan
+        from fdsl.flags.run_from_flags import evaluation_options, plan
         from fdsl.parallel.by_category import facts_of
 
     with connected(find_world()) as world:
-        options = options_of(several[0], world.restarted())
+        options = evaluation_options(several[0], world.restarted())
         runs = world.agree(lambda: plan(several), facts_of)
         if several[0].submission is not None:
             world.agree(lambda: refuse(several[0].submission, runs[0]))

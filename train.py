@@ -31,14 +31,13 @@ def main(argv: list[str] | None = None) -> None:
     target = checkpoint_path(args.checkpoints, args.model_name, args.dataset)
     with loading("the image model"):
         from fdsl.commands.train_heads import UNFINISHED, take, train_heads
-        from fdsl.flags.training_from_flags import plan_of
-        from fdsl.training.setup import facts_of, prepare
+        from fdsl.training.setup import TrainingPlan, facts_of, prepare
 
     with connected(find_world()) as world, contextlib.ExitStack() as held:
         restarted = world.restarted()
         world.agree(lambda: take(target, held) if world.is_first else None)
         unfinished = target.with_suffix(UNFINISHED)
-        prepared = world.agree(lambda: prepare(plan_of(args, restarted), unfinished), facts_of)
+        prepared = world.agree(lambda: prepare(TrainingPlan.of(vars(args), restarted), unfinished), facts_of)
         train_heads(prepared, target, world)
 
 

@@ -20,16 +20,18 @@ from data.grey import find_range
 from data.images import MAX_PIXELS, open_image
 from data.photographs import as_photograph, each_image, in_batches
 from data.region_of_interest import MaskFolders
+from fdsl.config.contradictions import refuse_contradictions
 from fdsl.config.decision import LOWEST_RATE, Threshold
 from fdsl.config.presets import PRESETS, with_preset
 from fdsl.config.resolve import backbone_config, method_config
-from fdsl.config.run_config import FittedConfig
+from fdsl.config.run_config import FittedConfig, RunConfig
 from fdsl.detector_state import facts_of_references, restored, tensors_of, with_masks
 from fdsl.factory import build_detector, detector_config, moved_config
 from fdsl.prediction import Prediction
 from fdsl.references.reference_checks import statistics_of_references, usable_references
 from fdsl.references.reference_store import (
     KeptReference,
+    Photograph,
     digest_of,
     kept,
     references_of,
@@ -58,7 +60,7 @@ from utils.hot_regions import Box
 from utils.image_statistics import PER_IMAGE, reason_of, statistics_of
 from utils.log_odds import TINY
 from utils.numbers import is_finite
-from utils.options import HEADS, takes_options
+from utils.options import HEADS, options_of, takes_options
 from utils.room import Room, in_memory
 from utils.text import as_file, as_text, one_line, printable
 
@@ -78,8 +80,6 @@ __all__ = [
     "build_detector",
 ]
 
-Photograph = str | Path | Image.Image | np.ndarray | Tensor
-MOST_ROTATIONS = 360
 BATCH = 4
 HEAT_RATE = 0.01  # pictures without a pixel threshold: what this share of normal images reaches is opaque
 USUAL_RATE = 0.5  # and what this share reaches is where heat begins
@@ -317,28 +317,15 @@ class AnomalyDetector:
             _require_rate(false_alarm_rate)
         if rotations is None:
             rotations = self.method.rotations
-        counted = type(rotations) is int and 1 <= rotations <= MOST_ROTATIONS
-        if not counted and not (isinstance(rotations, str) and rotations == AUTO):
-            raise ConfigError(
-                f"rotations is {str(rotations)[:40]}: 1 leaves the references as they are, more add rotated "
-                f"copies, {MOST_ROTATIONS} at most, {AUTO} chooses by the references."
-            )
+        options_of(RunConfig)["rotations"].refuse(rotations)
         given = list(each_image(references, "references")[0])
         tested = standing_for_all(list(each_image(test_images, "test_images")[0]))
         grey = find_range(given or tested, self.max_pixels)
         given, photographs, files = self._usable(given, grey)
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("references: there is no photograph; give at least one normal image")
-        if photographs and (flag := self.scorer.detector.method.added_by):
-            raise ConfigError(
-                f"--method {self.config.detector.method} takes no references: leave them out, or add "
-                f"{flag} to a method that does."
-            )
-        if not photographs and self.config.detector.options.with_batch:
-            raise ConfigError(
-                "--with-batch is added to a method with references: give at least one, or compare "
-                "the test images alone with --method batch."
-            )
+        made = self.config.detector
+        refuse_contradictions(made.method, made.options, made.windows, len(photographs))
         self.threshold = self.normal = None
         self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
         self.statistics = statistics_of_references(photographs, self.image_size)

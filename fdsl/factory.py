@@ -21,7 +21,7 @@ from models.ensemble.mutual_scoring import WithMutualScoring
 from models.ensemble.text_residuals import WithText
 from models.method import Method
 from models.methods.registry import METHODS
-from utils.config import BY_CATEGORY, SINGLE_IMAGE_SCORES, BackboneConfig, MethodConfig, WindowConfig
+from utils.config import BY_CATEGORY, BackboneConfig, MachineFacts, MethodConfig, WindowConfig
 from utils.device import PRECISIONS, choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError, ModelError
 from utils.text import as_text
@@ -43,29 +43,23 @@ def build_detector(
     checkpoint was trained with, DataError for a file that is no region of interest.
     """
     roi = read_roi(config.options, config.backbone.image_size)  # refused before anything is loaded
-    detector = _undirected(config, checkpoint, like)
+    backbone = backbone_of_detector(config) if like is None else like.backbone
+    if checkpoint is None:
+        method = make_method(config, backbone.width, len(backbone.layers))
+    else:
+        if checkpoint.config is not None and backbone.fingerprint != checkpoint.config.fingerprint:
+            raise ModelError(
+                f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
+                f"trained with ({checkpoint.config.fingerprint}); give the same weights with --pretrained."
+            )
+        method = make_method(config, checkpoint.width, checkpoint.blocks, checkpoint.state)
+    detector = assemble(config, backbone, method)
     detector.restrict(None if roi is None else torch.from_numpy(roi))
-    if detector.method.reads_text and config.options.object == BY_CATEGORY:
+    if method.reads_text and config.options.object == BY_CATEGORY:
         names = list(categories)
         named = [replace(config.options, object=object_of(name)) for name in names]
         detector.directions = dict(zip(names, text_directions(config.backbone, named)))
     return detector
-
-
-def _undirected(config: DetectorConfig, checkpoint: Checkpoint | None, like: Detector | None) -> Detector:
-    """The detector without the text directions of each category."""
-    backbone = backbone_of_detector(config) if like is None else like.backbone
-    if checkpoint is None:
-        own = make_method(config, backbone.width, len(backbone.layers))
-        return assemble(config, backbone, own)
-    expected = backbone.fingerprint if checkpoint.config is None else checkpoint.config.fingerprint
-    if backbone.fingerprint != expected:
-        raise ModelError(
-            f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
-            f"trained with ({expected}); give the same weights with --pretrained."
-        )
-    method = make_method(config, checkpoint.width, checkpoint.blocks, checkpoint.state)
-    return assemble(config, backbone, method)
 
 
 def make_method(
@@ -101,6 +95,18 @@ def assemble(config: DetectorConfig, backbone: Backbone, method: Method) -> Dete
     return Detector(backbone, method, config.backbone.image_size, config.windows)
 
 
+def machine_for(encoder: BackboneConfig, device: str, precision: str) -> MachineFacts:
+    """The facts of this machine with a device and precision as they were asked for; warns of an untrained
+    image encoder."""
+    if encoder.untrained:
+        logger.warning(
+            "The backbone is untrained (--pretrained none): results show that everything runs, not how good "
+            "the method is."
+        )
+    chosen = choose_device(device)
+    return machine_facts(chosen, choose_precision(precision, chosen))
+
+
 def detector_config(
     method: str,
     encoder: BackboneConfig,
@@ -112,34 +118,18 @@ def detector_config(
 ) -> FittedConfig:
     """The configuration of a detector without references; contradictions are refused before anything is
     loaded."""
-    _refuse_other_kinds(windows, image_score)
-    chosen = choose_device(device)
-    machine = machine_facts(chosen, choose_precision(precision, chosen))
-    made = DetectorConfig(method=method, backbone=encoder, options=options, windows=windows, machine=machine)
-    if encoder.untrained:
-        logger.warning(
-            "The backbone is untrained (--pretrained none): results show that everything runs, "
-            "not how good the method is."
-        )
-    if chosen.type == "cpu" and windows.winmode != "nan" and not windows.window_budget:
-        logger.info(
-            "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is "
-            "about four times as fast, --winmode nan leaves them out"
-        )
-    return FittedConfig(made, image_score)
-
-
-def _refuse_other_kinds(windows: WindowConfig, image_score: str) -> None:
-    """ConfigError for another type than WindowConfig, or an image score that a single image does not have."""
     if not isinstance(windows, WindowConfig):
         raise ConfigError(
             f"windows is a {type(windows).__name__}; give a WindowConfig, for instance WindowConfig('nan')."
         )
-    if image_score not in SINGLE_IMAGE_SCORES:
-        raise ConfigError(
-            f"--image-score {image_score} is not one of {', '.join(SINGLE_IMAGE_SCORES)} (the "
-            "paper's needs a whole test set)."
+    machine = machine_for(encoder, device, precision)
+    if machine.device == "cpu" and windows.winmode != "nan" and not windows.window_budget:
+        logger.info(
+            "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is "
+            "about four times as fast, --winmode nan leaves them out"
         )
+    made = DetectorConfig(method=method, backbone=encoder, options=options, windows=windows, machine=machine)
+    return FittedConfig(made, image_score)
 
 
 def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import math
 import mmap
@@ -10,7 +9,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -33,8 +31,8 @@ def in_memory(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 class OnDisk:
     """Room in a file of `folder`, or of the nearest folder above that exists.
 
-    Numbers take two bytes: float32 becomes bfloat16. The file loses its name as soon as it is mapped, so it
-    is gone when the process ends; where a system cannot do that, it is removed at the end.
+    Numbers take two bytes: float32 becomes bfloat16. The file has no name, so it is gone when the process
+    ends.
     """
 
     def __init__(self, folder: Path, what: str, cure: str = "name an --output on another disk") -> None:
@@ -56,29 +54,14 @@ class OnDisk:
             )
         logger.info("%s take %.2f GiB of disk in %s while they are compared", self.what, size / GIB, where)
         try:
-            return torch.frombuffer(self._mapped(size), dtype=dtype)[: math.prod(shape)].view(shape)
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)  # a full disk is reported now
+                else:
+                    file.truncate(size)
+                mapped = mmap.mmap(file.fileno(), size)
         except OSError as error:
             raise ConfigError(
                 f"{self.what} cannot be stored in {where} ({error.strerror}); {self.cure}."
             ) from error
-
-    def _mapped(self, size: int) -> mmap.mmap:
-        handle, name = tempfile.mkstemp(prefix=".fdsl-", suffix=".tmp", dir=self.folder)
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle, 0, size)  # a full disk is reported now, not while it is written to
-            else:
-                os.truncate(handle, size)
-            mapped = mmap.mmap(handle, size)
-        finally:
-            os.close(handle)
-            try:
-                os.unlink(name)
-            except OSError:  # Windows keeps it while it is used
-                atexit.register(_removed, name)
-        return mapped
-
-
-def _removed(name: str) -> None:
-    with suppress(OSError):
-        os.unlink(name)
+        return torch.frombuffer(mapped, dtype=dtype)[: math.prod(shape)].view(shape)

@@ -139,8 +139,8 @@ RULES: tuple[Rule, ...] = (  # of a `Combined`
     # References of a run
     (
         lambda it: it.method.added_by and it.k_shot,
-        "--k-shot {it.k_shot} does not go with --method {it.name}, which takes no references: leave it out, "
-        "or add {it.method.added_by} to a method that does.",
+        "--method {it.name} takes no references: leave --references or --k-shot out, or add "
+        "{it.method.added_by} to a method that does.",
     ),
     (
         lambda it: it.method.added_by and it.rotations not in (None, 1),
@@ -149,8 +149,8 @@ RULES: tuple[Rule, ...] = (  # of a `Combined`
     ),
     (
         lambda it: it.k_shot == 0 and it.options.with_batch,
-        "--with-batch is added to a method with references: give at least one with --k-shot, or compare the "
-        "test images alone with --method batch.",
+        "--with-batch is added to a method with references: give at least one, or compare the test images "
+        "alone with --method batch.",
     ),
     (
         lambda it: it.k_shot == 0 and it.method.needs_heads and it.options.fd != "none",

@@ -15,8 +15,8 @@ from data.live import Source
 from fdsl.api import AnomalyDetector
 from fdsl.config.contradictions import OF_SAVED, OF_THRESHOLDS, Asked, first_contradiction
 from fdsl.config.resolve import OF_HEADS, window_config
+from fdsl.flags.groups import take_preset
 from fdsl.flags.predict_flags import COMMON, EVERY, contradiction, make_parser, method_of
-from fdsl.flags.preset_flag import take_preset
 from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection, trust_of
 from fdsl.references.reference_files import reference_files

@@ -11,8 +11,15 @@ from fdsl.config.contradictions import OF_HEADS, Asked, first_contradiction
 from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
 from fdsl.flags.arguments import name_part, real, whole
-from fdsl.flags.groups import add_detector_options, add_max_pixels, add_option, add_options, add_runtime_flags
-from fdsl.flags.preset_flag import add_preset_flag, take_preset
+from fdsl.flags.groups import (
+    add_detector_options,
+    add_max_pixels,
+    add_option,
+    add_options,
+    add_preset_flag,
+    add_runtime_flags,
+    take_preset,
+)
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.command_line import CommandLine
 from utils.config import PLACES

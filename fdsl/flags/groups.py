@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
 from string import Template
 from typing import Any
 
+from fdsl.config.presets import PRESETS, with_preset
 from fdsl.flags.arguments import real, whole
 from models.methods.registry import METHODS
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.limits import MAX_PIXELS
 from utils.options import Option, options_of
+from utils.text import in_flags
+
+logger = logging.getLogger("fdsl")
 
 # What the help texts of options say of the methods: `$name` -> the text.
 OF_METHODS = {
@@ -111,3 +116,24 @@ def add_runtime_flags(parser: argparse.ArgumentParser, reads_files: bool = True)
         "OMP_NUM_THREADS, which torchrun sets to 1, else by cores)",
     )
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def add_preset_flag(parser: argparse._ActionsContainer) -> None:
+    """The flag itself; `take_preset` fills what it stands for."""
+    listed = "; ".join(f"{name}: {preset.words}" for name, preset in PRESETS.items())
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help=f"{', '.join(PRESETS)}; a backbone with its layers and image size ({listed}). The "
+        "values are printed; flags that are given explicitly override them",
+    )
+
+
+def take_preset(args: argparse.Namespace) -> None:
+    """Fills what `--preset` sets and no flag gave, and logs it."""
+    if args.preset is None:
+        return
+    filled = with_preset(args.preset, vars(args))
+    logger.info("preset %s: %s", args.preset, in_flags(filled))
+    for name, value in filled.items():
+        setattr(args, name, value)

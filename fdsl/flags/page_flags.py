@@ -8,8 +8,8 @@ import socket
 
 from fdsl.config.contradictions import OF_SAVED
 from fdsl.flags.arguments import whole
+from fdsl.flags.groups import take_preset
 from fdsl.flags.predict_flags import add_detector_flags, contradiction
-from fdsl.flags.preset_flag import take_preset
 from utils.command_line import CommandLine
 from utils.errors import ConfigError
 

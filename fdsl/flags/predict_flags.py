@@ -11,8 +11,14 @@ from fdsl.config.decision import LOWEST_RATE
 from fdsl.config.resolve import OF_DETECTORS, refuse_without_effect
 from fdsl.config.run_config import DetectorConfig, FittedConfig, RunConfig
 from fdsl.flags.arguments import name_part, real, whole
-from fdsl.flags.groups import add_detector_options, add_max_pixels, add_option, add_runtime_flags
-from fdsl.flags.preset_flag import add_preset_flag, take_preset
+from fdsl.flags.groups import (
+    add_detector_options,
+    add_max_pixels,
+    add_option,
+    add_preset_flag,
+    add_runtime_flags,
+    take_preset,
+)
 from models.methods.registry import DEFAULT, WITH_HEADS
 from utils.command_line import CommandLine
 from utils.config import BackboneConfig

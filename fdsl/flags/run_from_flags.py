@@ -1,9 +1,9 @@
-"""From test.py's flags to the run they ask for: a new one, or a finished one's maps evaluated anew."""
+"""From test.py's flags to the runs that they ask for: new ones, or a finished one's maps evaluated anew."""
 
 from __future__ import annotations
 
 import argparse
-import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,72 @@ from fdsl.config.resolve import (
     window_config,
 )
 from fdsl.config.run_config import DetectorConfig, RunConfig
-from fdsl.evaluation.run_folder import read_run_config
+from fdsl.evaluation.few_shot_split import FewShotSplit, sample_split, with_split
+from fdsl.evaluation.plan import EvaluationOptions, PlannedRun, as_typed, refuse_one_folder
+from fdsl.evaluation.run_folder import RunFolder, read_run_config
+from fdsl.factory import machine_for
+from fdsl.flags.ablation_grid import as_text
+from fdsl.inspection.reading import Reading
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
 from fdsl.store.finished_categories import FinishedCategories
 from models.methods.registry import METHODS
 from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig, MethodConfig, checkpoint_path
-from utils.device import choose_device, choose_precision, machine_facts
-from utils.errors import ConfigError
+from utils.device import use_threads
+from utils.errors import ConfigError, ModelError
 from utils.files import file_digest, sampled_digest
+from utils.log import logged_once
 from utils.options import options_of
 from utils.signals import command_line
 from utils.text import in_words
 
-logger = logging.getLogger("fdsl")
+
+def evaluation_options(args: argparse.Namespace, restarted: bool) -> EvaluationOptions:
+    """What the flags ask of all runs; `restarted`: the command is started again, so its runs go on."""
+    return EvaluationOptions(
+        Reading(args.batch_size, args.workers, args.max_pixels),
+        args.memory,
+        args.force,
+        args.resume or restarted,
+        args.from_maps,
+        args.compared,
+    )
+
+
+def plan(several: Sequence[argparse.Namespace]) -> list[PlannedRun]:
+    """The runs of `several` flags, one for each; those that differ in their seed alone share what was read,
+    and those of the same references their split. A run that is in several tables comes once for each.
+    ConfigError where two different ones would be written to one folder."""
+    use_threads(several[0].threads)
+    read: dict[str, tuple[RunConfig, Checkpoint | None]] = {}
+    heads: dict[str, Checkpoint | None] = {}
+    splits: dict[tuple, FewShotSplit] = {}
+    runs = []
+    with logged_once():
+        for args in several:
+            key = as_text(args, ("seed", "table", "combination"))
+            if key not in read:
+                read[key] = _read(args)
+            config, checkpoint = read[key]
+            checkpoint = heads.setdefault(config.checkpoint_digest, checkpoint)
+            config = config if args.from_maps else replace(config, seed=args.seed)
+            sampled = (config.k_shot, config.seed, METHODS[config.detector.method].transductive)
+            if sampled not in splits:
+                splits[sampled] = sample_split(config, args.max_pixels)
+            config = with_split(config, splits[sampled], checkpoint, args.from_maps)
+            folder = RunFolder(args.results, config)
+            runs.append(PlannedRun(folder, checkpoint, splits[sampled], args.table, args.combination))
+        refuse_one_folder(runs)
+        return runs
+
+
+def _read(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
+    """A run's configuration and heads; an error names the combination that it is of."""
+    try:
+        return rerun_config(args) if args.from_maps else new_config(args)
+    except (ConfigError, ModelError) as error:
+        if not args.combination:
+            raise
+        raise type(error)(f"--ablate {as_typed(args.combination)}: {error}") from error
 
 
 def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
@@ -67,20 +120,12 @@ def _untrained_config(args: argparse.Namespace) -> RunConfig:
 
 def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: MethodConfig) -> RunConfig:
     """The run of the flags, as yet without heads and photographs."""
-    device = choose_device(args.device)
-    dtype = choose_precision(args.precision, device)
-    if backbone.untrained:
-        logger.warning(
-            "The backbone is untrained (--pretrained none): results show that everything runs, "
-            "not how good the method is."
-        )
-    machine = machine_facts(device, dtype)
     detector = DetectorConfig(
         method=args.method,
         backbone=backbone,
         options=options,
         windows=window_config(vars(args)),
-        machine=machine,
+        machine=machine_for(backbone, args.device, args.precision),
     )
     if detector.reads_text and args.object is None:
         detector = replace(detector, options=replace(options, object=BY_CATEGORY))

@@ -41,12 +41,11 @@ class TrainingState:
     """The state of an unfinished training in one file: heads, optimizer, position, loss rows. All random
     choices follow from seed and position alone.
 
-    `config`: the checkpoint's configuration; `data`: a digest of the training images. A state with others is
-    not continued.
+    `config`: the checkpoint's configuration. A state of another one, or of other files, is not continued.
     """
 
-    def __init__(self, file: Path, config: TrainedWith, data: str) -> None:
-        self.file, self.config, self.data = Path(file), config, data
+    def __init__(self, file: Path, config: TrainedWith) -> None:
+        self.file, self.config = Path(file), config
         self._saved_at = time.monotonic()
         self._saved_step = 0
 
@@ -75,7 +74,6 @@ class TrainingState:
         values = {
             "format": FORMAT_VERSION,
             "config": as_stored(self.config),
-            "data": self.data,
             "epoch": position.epoch,
             "batch": position.batch,
             "precision": precision,
@@ -102,7 +100,6 @@ class TrainingState:
                 position,
                 str(stored["precision"]),
                 from_stored(TrainedWith, stored["config"]),
-                str(stored["data"]),
                 tensors,
             )
         except (ConfigError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
@@ -119,13 +116,12 @@ class TrainingState:
 
 @dataclass
 class SavedTraining:
-    """The content of a saved state: position, precision, configuration, digest of the images, and tensors."""
+    """The content of a saved state: position, precision, configuration and tensors."""
 
     file: Path
     position: Position
     precision: str
     config: TrainedWith
-    data: str
     tensors: dict[str, Tensor]
 
     def restore(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> Position:

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from data.catalogue import describe_catalogue, open_catalogue
+from fdsl.config.resolve import backbone_config, method_config
 from fdsl.config.training_config import Recipe, TrainedWith, TrainingSettings
-from fdsl.factory import backbone_of
+from fdsl.factory import backbone_of, machine_for
 from fdsl.store.checkpoint import differences
 from fdsl.store.training_state import SavedTraining, TrainingState
 from fdsl.training.training_set import TrainingSet, join_training_sets, sample_training_set
 from models.backbone import Backbone
 from utils.config import SEVERAL, SYNTHETIC_IMAGES, BackboneConfig, MethodConfig
-from utils.device import (
-    choose_device,
-    choose_precision,
-    machine_facts,
-    make_repeatable,
-    seed_everything,
-    use_threads,
-)
+from utils.device import make_repeatable, seed_everything, use_threads
 from utils.errors import ConfigError
 from utils.signals import how_to_continue
 
@@ -57,6 +51,20 @@ class TrainingPlan:
     force: bool
     resume: bool
 
+    @classmethod
+    def of(cls, flags: Mapping[str, Any], restarted: bool) -> TrainingPlan:
+        """The training of train.py's flags; `restarted`: the command is started again, so it goes on.
+        ConfigError for a backbone that cannot be."""
+        values = {
+            **flags,
+            "folders": flags["data_path"],
+            "backbone": backbone_config(flags),
+            "options": method_config(flags),
+            "recipe": Recipe.of(flags, flags["dataset"]),
+            "resume": flags["resume"] or restarted,
+        }
+        return cls(**{one.name: values[one.name] for one in fields(cls)})
+
 
 @dataclass(frozen=True)
 class PreparedTraining:
@@ -75,26 +83,23 @@ def prepare(plan: TrainingPlan, unfinished: Path) -> PreparedTraining:
     """Reads everything that a training needs; writes nothing. `unfinished`: the file of its saved states."""
     seed_everything(plan.recipe.seed)
     use_threads(plan.threads)
-    device = choose_device(plan.device)
-    dtype = choose_precision(plan.precision, device)
+    machine = machine_for(plan.backbone, plan.device, plan.precision)
+    device = torch.device(machine.device)
     make_repeatable(device)
 
     training_set = open_training_set(plan)
-    data = training_set.digest()
-    warn_of_untrained(plan.backbone)
 
     def load(precision: torch.dtype) -> Backbone:
         return backbone_of(plan.backbone, device, precision)
 
-    backbone = load(dtype)
+    backbone = load(getattr(torch, machine.precision))
     recipe = plan.recipe
     if not recipe.epochs:
         recipe = replace(recipe, epochs=math.ceil(SYNTHETIC_IMAGES / len(training_set.records)))
-    machine = machine_facts(device, dtype)
     training = TrainingSettings(
         recipe=recipe,
         image_digests=training_set.images_digest(),
-        files=data,
+        files=training_set.digest(),
         images=training_set.images,
         machine=machine,
     )
@@ -106,7 +111,7 @@ def prepare(plan: TrainingPlan, unfinished: Path) -> PreparedTraining:
         dataset=dataset,
         training=training,
     )
-    state = TrainingState(unfinished, config, data)
+    state = TrainingState(unfinished, config)
     saved = read_unfinished(state) if plan.resume else None
     return PreparedTraining(plan, backbone, load, training_set, state, saved)
 
@@ -122,7 +127,7 @@ def read_unfinished(state: TrainingState) -> SavedTraining | None:
             f"{state.file} holds an unfinished training with another {', '.join(changed)} (after step "
             f"{saved.position.step}); finish it with its own settings, or start anew with --no-resume."
         )
-    if saved.data != state.data:
+    if saved.config.training.files != state.config.training.files:
         raise ConfigError(
             f"{state.file} holds an unfinished training on other files: the dataset has changed since; "
             "put the files back, or start anew with --no-resume."
@@ -145,7 +150,7 @@ def facts_of(prepared: PreparedTraining) -> dict[str, Any]:
     machine = config.training.machine
     of_machine = {name: getattr(machine, name) for name in ("device_name", "precision", "torch")}
     step = None if saved is None else saved.position.step
-    return {**config.identity(), **of_machine, "files": prepared.state.data, "unfinished training": step}
+    return {**config.identity(), **of_machine, "files": config.training.files, "unfinished training": step}
 
 
 def open_training_set(plan: TrainingPlan) -> TrainingSet:
@@ -160,11 +165,3 @@ def open_training_set(plan: TrainingPlan) -> TrainingSet:
     training_set = parts[0] if len(parts) == 1 else join_training_sets(parts)
     training_set.check_masks(plan.max_pixels)
     return training_set
-
-
-def warn_of_untrained(encoder: BackboneConfig) -> None:
-    if encoder.untrained:
-        logger.warning(
-            "The backbone is untrained (--pretrained none): its features are random projections. "
-            "Results show that everything runs, not how good the method is."
-        )

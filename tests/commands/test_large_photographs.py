@@ -5,7 +5,7 @@ import pytest
 from data.grey import find_range
 from data.images import image_size
 from fdsl.flags.evaluate_flags import parse
-from fdsl.flags.plan_runs import plan
+from fdsl.flags.run_from_flags import plan
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME
 from tests.support.small_runs import Place, command

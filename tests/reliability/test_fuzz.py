@@ -72,7 +72,7 @@ def write_state(file):
     optimizer = torch.optim.Adam(module.parameters())
     module(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    TrainingState(file, TRAINED_WITH, "x").save(
+    TrainingState(file, TRAINED_WITH).save(
         module, optimizer, Position(0, 1, [(1, 1, 0.5, 0.5, 0.5)]), "float32"
     )
 
@@ -183,7 +183,7 @@ def test_damaged_checkpoints(suffix, data):
 def test_damaged_states_of_a_training(content):
     def read(file):
         module = torch.nn.Linear(2, 2)
-        TrainingState(file, TRAINED_WITH, "x").read().restore(module, torch.optim.Adam(module.parameters()))
+        TrainingState(file, TRAINED_WITH).read().restore(module, torch.optim.Adam(module.parameters()))
 
     answers(read, ConfigError, content, "file.safetensors")
 

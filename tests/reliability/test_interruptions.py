@@ -160,7 +160,7 @@ CONFIG = heads_of(BackboneConfig(), MethodConfig(), "ab", "visa")
 
 
 def saved_state(folder, module, optimizer):
-    state = TrainingState(folder / "state.safetensors", CONFIG, "files")
+    state = TrainingState(folder / "state.safetensors", CONFIG)
     state.save(
         module, optimizer, Position(1, 2, [(1, 1, 0.1, 0.2, 1 / 3), (2, 1, 1e-300, 2.0, 3.0)]), "float32"
     )

@@ -170,4 +170,4 @@ def test_a_killed_helper_of_a_run_is_one_sentence(place, tmp_path):
 def test_the_state_is_read_by_no_pickle(place, tmp_path):
     torch.save({"a": 1}, tmp_path / "state.safetensors")
     with pytest.raises(ConfigError, match="no unfinished training"):
-        TrainingState(tmp_path / "state.safetensors", TRAINED_WITH, "").read()
+        TrainingState(tmp_path / "state.safetensors", TRAINED_WITH).read()

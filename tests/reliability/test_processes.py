@@ -96,7 +96,7 @@ def test_a_training_answers_with_one_line_that_says_how_to_continue(place, tmp_p
         time.sleep(0.05)
     assert helpers and not [child for child in helpers if alive(child)]
     other = heads_of(BackboneConfig(), MethodConfig(), "ab", "visa")
-    state = TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", other, "")
+    state = TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", other)
     assert state.read().position.step >= 8
 
 

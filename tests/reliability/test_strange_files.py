@@ -65,7 +65,7 @@ def test_damaged_detectors(detector, data):
 def test_what_is_nested_too_deeply(detector, tmp_path):
     for load, key in (
         (load_whole, METADATA_KEY),
-        (lambda file: TrainingState(file, None, "").read(), UNFINISHED),
+        (lambda file: TrainingState(file, None).read(), UNFINISHED),
     ):
         save_file({"a": torch.zeros(1)}, tmp_path / "d.safetensors", metadata={key: DEEP})
         with pytest.raises(ConfigError, match="nested too deeply"):

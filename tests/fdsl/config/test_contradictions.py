@@ -34,9 +34,9 @@ CASES = [
     ("fdsl", {"with_text": True}, WindowConfig(index_memory="1"), {}, "with --index-memory 1"),
     ("text", {"with_batch": True}, WHOLE, {}, "--with-batch does not go with --method text"),
     ("text", {}, WindowConfig("nan", tiles=2), {}, "--tiles does not go with --method text"),
-    ("batch", {}, WHOLE, {"k_shot": 1}, "--k-shot 1 does not go with --method batch"),
+    ("batch", {}, WHOLE, {"k_shot": 1}, "--method batch takes no references: leave .* --k-shot out"),
     ("text", {}, WHOLE, {"k_shot": 0, "rotations": 4}, "add --with-text to a method that does"),
-    ("nearest", {"with_batch": True}, WHOLE, {"k_shot": 0}, "give at least one with --k-shot"),
+    ("nearest", {"with_batch": True}, WHOLE, {"k_shot": 0}, "give at least one, or compare"),
     ("fdsl", {}, WHOLE, {"k_shot": 0}, "only with heads trained on --fd none"),
     ("nearest", {}, WHOLE, {"k_shot": 0}, "leaves --method nearest nothing to compare with"),
 ]

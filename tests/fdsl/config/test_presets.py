@@ -10,7 +10,7 @@ from fdsl.config.presets import PRESETS, with_preset
 from fdsl.config.resolve import backbone_config
 from fdsl.flags import evaluate_flags, predict_flags
 from fdsl.flags.detector_from_flags import take_default_method
-from fdsl.flags.preset_flag import take_preset
+from fdsl.flags.groups import take_preset
 from utils.config import BackboneConfig
 from utils.errors import ConfigError
 from utils.options import options_of

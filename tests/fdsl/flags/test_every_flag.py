@@ -33,19 +33,16 @@ COMMANDS = {  # name -> what reads its command line, given a list
 # Files that each command reads its flags in.
 READERS = {
     "predict": [
-        *("predict", "fdsl/flags/predict_flags", "fdsl/flags/detector_from_flags", "fdsl/flags/preset_flag"),
+        *("predict", "fdsl/flags/predict_flags", "fdsl/flags/detector_from_flags", "fdsl/flags/groups"),
         "fdsl/inspection/diagnostics",
     ],
     "test": [
-        *("test", "fdsl/flags/evaluate_flags", "fdsl/flags/run_from_flags", "fdsl/flags/plan_runs"),
-        *("fdsl/flags/ablation_grid", "fdsl/flags/preset_flag"),
+        *("test", "fdsl/flags/evaluate_flags", "fdsl/flags/run_from_flags"),
+        *("fdsl/flags/ablation_grid", "fdsl/flags/groups"),
     ],
-    "train": [
-        *("train", "fdsl/flags/train_flags", "fdsl/flags/training_from_flags", "fdsl/training/setup"),
-        "fdsl/config/training_config",
-    ],
+    "train": [*("train", "fdsl/flags/train_flags", "fdsl/training/setup"), "fdsl/config/training_config"],
     "export": ["export", "fdsl/flags/export_flags"],
-    "app": ["app", "fdsl/flags/page_flags", "fdsl/flags/detector_from_flags", "fdsl/flags/preset_flag"],
+    "app": ["app", "fdsl/flags/page_flags", "fdsl/flags/detector_from_flags", "fdsl/flags/groups"],
     "inspect": ["deploy/command"],
     "serve": ["deploy/service", "deploy/command"],
     "summarize": ["fdsl/summarize"],
