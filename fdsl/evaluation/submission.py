@@ -9,6 +9,7 @@ Dataset, 2025): eight objects with two splits each, numbered names without gaps,
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
+import tifffile
 
 from data.dataset import make_loader
 from data.folder import VALIDATION
@@ -31,7 +33,6 @@ from fdsl.evaluation.write_results import CategoryFiles
 from fdsl.inspection.reading import Reading
 from fdsl.metrics.exact import PixelMetrics
 from fdsl.scoring import upsample_maps
-from fdsl.store.half_tiff import half_tiff
 from fdsl.store.maps import load_maps
 from utils.config import FULL
 from utils.device import worker_count
@@ -167,7 +168,9 @@ def _write(
     width, height = image_size(root / record.image_path, max_pixels=max_pixels)
     values = _upsampled(single, (height, width))
     mask = np.where(values >= np.float16(threshold), np.uint8(255), np.uint8(0))
-    content = {MAPS: half_tiff(values), THRESHOLDED: cv2.imencode(".png", mask)[1].tobytes()}
+    tiff = io.BytesIO()
+    tifffile.imwrite(tiff, values, compression="zlib", metadata=None)
+    content = {MAPS: tiff.getvalue(), THRESHOLDED: cv2.imencode(".png", mask)[1].tobytes()}
     for tree, suffix in SUFFIXES.items():
         write_bytes(folder / tree / PurePosixPath(record.image_path).with_suffix(suffix), content[tree])
 
@@ -179,35 +182,18 @@ def _upsampled(single: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def problems_of(folder: Path) -> list[str]:
-    """What the published checker finds wrong with the names of a submission, as sentences; none where it is
-    whole. What the files hold is as `_write` made them."""
-    problems = []
-    if others := sorted(_names(folder) - set(SUFFIXES)):
-        problems.append(f"{others[0]} does not belong into it")
-    for tree, suffix in SUFFIXES.items():
-        objects = _names(folder / tree)
-        if others := sorted(objects - set(OBJECTS)):
-            problems.append(f"{tree}/{others[0]} is no object of MVTec AD 2")
-        if missing := sorted(set(OBJECTS) - objects):
-            problems.append(f"{tree} lacks {', '.join(missing)}")
-        for category in sorted(objects & set(OBJECTS)):
-            problems += _problems_of_object(folder / tree / category, OBJECTS[category], suffix)
-    return problems
-
-
-def _problems_of_object(place: Path, count: int, suffix: str) -> list[str]:
-    problems = []
-    if _names(place) != set(SPLITS):
-        problems.append(f"{place.name} has other folders than {' and '.join(SPLITS)}")
-    for split, kind in SPLITS.items():
-        names = _names(place / split)
-        wanted = {f"{number:03d}_{kind}{suffix}" for number in range(count)}
-        if names != wanted:
-            first = min(names ^ wanted)
-            problems.append(
-                f"{place.name}/{split} has {len(names)} files of {count}, and {first} is too many or missing"
-            )
-    return problems
+    """The files that the published checker misses in a submission, and those that it does not take, as
+    sentences; none where it is whole. What the files hold is as `_write` made them."""
+    images = [
+        f"{category}/{split}/{number:03d}_{kind}"
+        for category, count in OBJECTS.items()
+        for split, kind in SPLITS.items()
+        for number in range(count)
+    ]
+    wanted = {f"{tree}/{image}{suffix}" for tree, suffix in SUFFIXES.items() for image in images}
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    problems = (wanted - found, "are missing"), (found - wanted, "do not belong into it")
+    return [f"{len(files)} file(s) {what}, {min(files)} the first" for files, what in problems if files]
 
 
 def _names(folder: Path) -> set[str]:
