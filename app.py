@@ -15,19 +15,22 @@ from __future__ import annotations
 if __name__ in ("__main__", "fdsl_commands.app"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
-    signals.answer(at_once=True)
+    signals.answer()
 
+import logging
 from typing import NoReturn
 
 from fdsl.flags.page_flags import parse
-from utils.command import loading, run_command
+from utils.command import run_command
+
+logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
     args = parse(argv, __doc__)
-    with loading("the image model"):
-        from fdsl.flags.detector_from_flags import page_detector
-        from page.serve import Address, serve
+    logger.info("loading the image model ...")
+    from fdsl.flags.detector_from_flags import page_detector
+    from page.serve import Address, serve
 
     detector = page_detector(args)
     address = Address(args.host, args.address, args.port, args.token)

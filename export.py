@@ -16,23 +16,23 @@ from __future__ import annotations
 if __name__ in ("__main__", "fdsl_commands.export"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
-    signals.answer(at_once=True)
+    signals.answer()
 
 import logging
 
 from fdsl.flags.export_flags import parse
-from utils.command import loading, run_command
+from utils.command import run_command
 
 logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
-    with loading("the detector"):
-        from fdsl.api import AnomalyDetector
-        from fdsl.export.export_detector import export_detector
-        from fdsl.export.inspect_archive import PROGRAMS, write_archive
-        from fdsl.export.onnx_file import require_packages
+    logger.info("loading the detector ...")
+    from fdsl.api import AnomalyDetector
+    from fdsl.export.export_detector import export_detector
+    from fdsl.export.inspect_archive import PROGRAMS, write_archive
+    from fdsl.export.onnx_file import require_packages
 
     require_packages()
     detector = AnomalyDetector.load(

@@ -21,13 +21,17 @@ from __future__ import annotations
 if __name__ in ("__main__", "fdsl_commands.predict"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
-    signals.answer(at_once=True)
+    signals.answer()
+
+import logging
 
 from fdsl.flags.predict_flags import parse
-from utils.command import loading, run_command
+from utils.command import run_command
 from utils.console import put_line
 from utils.live_sources import live_source
 from utils.world import connected, find_world
+
+logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,10 +54,10 @@ def main(argv: list[str] | None = None) -> int:
         photographs = None if live_source(args.input or ()) else args.input
         for given in (photographs, args.references, args.add_references, args.calibration):
             refuse_missing(given or ())
-    with loading("the image model"):
-        from fdsl.commands.inspect_photographs import inspect, inspect_in_blocks, prepare, report
-        from fdsl.flags.detector_from_flags import detector_of, inspection_of
-        from fdsl.parallel.by_block import meeting_place
+    logger.info("loading the image model ...")
+    from fdsl.commands.inspect_photographs import inspect, inspect_in_blocks, prepare, report
+    from fdsl.flags.detector_from_flags import detector_of, inspection_of
+    from fdsl.parallel.by_block import meeting_place
 
     if not args.input:  # a saved detector is changed, and no photographs are looked at
         if world.is_first:

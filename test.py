@@ -24,23 +24,27 @@ from __future__ import annotations
 if __name__ in ("__main__", "fdsl_commands.test"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
-    signals.answer(at_once=True)
+    signals.answer()
+
+import logging
 
 from fdsl.flags.evaluate_flags import parse
-from utils.command import loading, run_command
+from utils.command import run_command
 from utils.world import connected, find_world
+
+logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> None:
     several = parse(argv, __doc__)
-    with loading("the image model"):
-        from fdsl.commands.evaluate_runs import evaluate_runs
-        from fdsl.evaluation.ablation_table import write_ablations
-        from fdsl.evaluation.plan import unique
-        from fdsl.evaluation.single_pass import grouped_by_backbone
-        from fdsl.evaluation.submission import refuse, write_submission
-        from fdsl.flags.run_from_flags import evaluation_options, plan
-        from fdsl.parallel.by_category import facts_of
+    logger.info("loading the image model ...")
+    from fdsl.commands.evaluate_runs import evaluate_runs
+    from fdsl.evaluation.ablation_table import write_ablations
+    from fdsl.evaluation.plan import unique
+    from fdsl.evaluation.single_pass import grouped_by_backbone
+    from fdsl.evaluation.submission import refuse, write_submission
+    from fdsl.flags.run_from_flags import evaluation_options, plan
+    from fdsl.parallel.by_category import facts_of
 
     with connected(find_world()) as world:
         options = evaluation_options(several[0], world.restarted())

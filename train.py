@@ -16,22 +16,25 @@ from __future__ import annotations
 if __name__ in ("__main__", "fdsl_commands.train"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
-    signals.answer(at_once=True)
+    signals.answer()
 
 import contextlib
+import logging
 
 from fdsl.flags.train_flags import parse
-from utils.command import loading, run_command
+from utils.command import run_command
 from utils.config import checkpoint_path
 from utils.world import connected, find_world
+
+logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv, __doc__)
     target = checkpoint_path(args.checkpoints, args.model_name, args.dataset)
-    with loading("the image model"):
-        from fdsl.commands.train_heads import UNFINISHED, take, train_heads
-        from fdsl.training.setup import TrainingPlan, facts_of, prepare
+    logger.info("loading the image model ...")
+    from fdsl.commands.train_heads import UNFINISHED, take, train_heads
+    from fdsl.training.setup import TrainingPlan, facts_of, prepare
 
     with connected(find_world()) as world, contextlib.ExitStack() as held:
         restarted = world.restarted()

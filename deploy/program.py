@@ -25,10 +25,10 @@ UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
 def run(main: Callable[[], int]) -> None:
     """Runs a program and ends the process."""
     open_what_is_closed()
-    signals.answer(at_once=True)
+    signals.answer()
     try:
         code = main()
-        signals.leave_as_asked(say)
+        signals.leave_as_asked()
     except (ConfigError, DataError) as refused:
         code = failed(str(refused), 2)
     except MemoryError:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from utils import signals
@@ -59,17 +57,10 @@ def run_command(main: Callable[[list[str] | None], int | None]) -> None:
     if not speaks():
         only_from(logging.ERROR)
     signals.answer()
-    debug = "--debug" in sys.argv
     try:
         code = main(None) or 0
-    except KeyboardInterrupt as stopped:
-        if debug:
-            put(traceback.format_exc(), sys.stderr)
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()  # what --format json has printed so far
-        signals.leave(getattr(stopped, "number", signal.SIGINT), lambda line: logger.error("%s", line))
     except Exception as error:
-        if debug:
+        if "--debug" in sys.argv:
             put(traceback.format_exc(), sys.stderr)
         sentence = (
             shortened(" ".join(str(error).split())) if isinstance(error, OF_THE_USER) else explain(error)
@@ -78,14 +69,6 @@ def run_command(main: Callable[[list[str] | None], int | None]) -> None:
         logger.error("error: %s", sentence or unexpected(error))
     logging.shutdown()
     sys.exit(code)
-
-
-@contextlib.contextmanager
-def loading(what: str) -> Iterator[None]:
-    """Logs that `what` is loaded; imports of seconds belong inside, where an interruption ends at once."""
-    logger.info("loading %s ...", what)
-    with signals.ending_at_once():
-        yield
 
 
 def unexpected(error: Exception) -> str:

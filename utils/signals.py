@@ -6,6 +6,7 @@ Imports nothing heavy, so that an entry point can call `answer` before it import
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import shlex
@@ -14,35 +15,24 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from types import FrameType
 from typing import NoReturn
 
 from utils.console import speaks
 from utils.text import without_controls, without_password
 
-GRACE = 0.5  # seconds for the main thread to end by itself; inside a library's call it cannot
+GRACE = 0.5  # seconds for the line: nobody may be reading it
 INSTALLED = "fdsl-"  # how the commands' names begin once the package is installed
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 WITH_SCORED = "Ending with what is scored"
 NOTHING_DONE = "nothing is finished yet, the same command starts over"
 
 _how_to_continue = NOTHING_DONE
-_at_once = False
 _gentle: tuple[threading.Event, str] | None = None
 _answered: int | None = None  # the signal that set it
 _last_actions: list[Callable[[], object]] = []
 _leaving = threading.Lock()
 _wake: tuple[socket.socket, socket.socket] | None = None
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM; `number` is the signal's."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 def how_to_continue(sentence: str) -> None:
@@ -72,39 +62,23 @@ def command_line() -> str:
     return shlex.join([name if here else script, *arguments])
 
 
-def answer(at_once: bool = False) -> None:
+def answer() -> None:
     """Answers SIGINT and SIGTERM from now on. Call it from the main thread.
 
-    `Stopped` is raised in the main thread. Where that has not ended GRACE seconds later, because a library's
-    call holds it, a second thread logs the line and ends the process: every file is written whole or not at
-    all, so nothing is lost. `at_once`: the process ends and nothing is raised; for imports, which turn
-    exceptions into errors of their own. Does nothing in a worker process: its parent answers.
+    A second thread logs the line and ends the process, also while a library's call holds the main thread:
+    every file is written whole or not at all, so nothing is lost. Does nothing in a worker process: its
+    parent answers.
     """
-    global _wake, _at_once
-    if multiprocessing.parent_process() is not None:
-        return
-    _at_once = at_once
-    if _wake is not None:
+    global _wake
+    if multiprocessing.parent_process() is not None or _wake is not None:
         return
     for number in EXIT_CODES:
-        signal.signal(number, _raise)
+        signal.signal(number, lambda *_: None)  # `_watch` answers it
     _wake = socket.socketpair()
     for end in _wake:
         end.setblocking(end is _wake[0])
     signal.set_wakeup_fd(_wake[1].fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(_wake[0],), name="signals", daemon=True).start()
-
-
-@contextlib.contextmanager
-def ending_at_once() -> Iterator[None]:
-    """Within it an interruption ends the process and nothing is raised: for imports, which turn exceptions
-    into errors of their own."""
-    global _at_once
-    before, _at_once = _at_once, True
-    try:
-        yield
-    finally:
-        _at_once = before
 
 
 @contextlib.contextmanager
@@ -119,22 +93,19 @@ def gently(asked: threading.Event, sentence: str) -> Iterator[None]:
         _gentle = None
 
 
-def leave_as_asked(log: Callable[[str], object]) -> None:
+def leave_as_asked() -> None:
     """`leave`, if an interruption was answered `gently` before."""
     if _answered is not None:
-        leave(_answered, log)
+        leave(_answered)
 
 
-def _raise(number: int, _frame: FrameType | None) -> None:
-    if _gentle is not None:
-        return  # `_watch` answers it
-    if _at_once:
-        leave(number, _write)
-    raise Stopped(number)
-
-
-def _write(line: str) -> None:
-    os.write(2, f"{without_controls(line)}\n".encode(errors="backslashreplace"))
+def _log(line: str) -> None:
+    """Logs a line, where a log was started."""
+    logger = logging.getLogger("fdsl")
+    if logger.handlers:
+        logger.error("%s", line)
+    else:
+        os.write(2, f"{without_controls(line)}\n".encode(errors="backslashreplace"))
 
 
 def _watch(wake: socket.socket) -> None:
@@ -146,22 +117,22 @@ def _watch(wake: socket.socket) -> None:
         if stopping and _gentle is not None and not _gentle[0].is_set():
             _answered, (asked, sentence) = stopping[0], _gentle
             asked.set()
-            _write(f"{sentence}; once more ends it at once.")
+            _log(f"{sentence}; once more ends it at once.")
         elif stopping:
-            time.sleep(GRACE)
-            leave(stopping[0], _write)
+            leave(stopping[0])
 
 
-def leave(number: int, log: Callable[[str], object]) -> NoReturn:
+def leave(number: int) -> NoReturn:
     """Logs the line, ends the processes that load images, and ends this one, at once."""
-    if _leaving.acquire(blocking=False):
-        if speaks():
-            log(f"Interrupted; {_how_to_continue}: {command_line()}")
-        for action in _last_actions:
-            with contextlib.suppress(Exception):
-                action()
-    else:
-        time.sleep(GRACE)  # the other thread does it
+    _leaving.acquire()
+    if speaks():
+        line = f"Interrupted; {_how_to_continue}: {command_line()}"
+        logs = threading.Thread(target=_log, args=(line,), daemon=True)
+        logs.start()
+        logs.join(GRACE)
+    for action in _last_actions:
+        with contextlib.suppress(Exception):
+            action()
     for child in multiprocessing.active_children():
         child.terminate()
     os._exit(EXIT_CODES[number])

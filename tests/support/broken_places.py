@@ -237,7 +237,7 @@ def narrow(state, config):
 
 def refused(monkeypatch, capsys, name, arguments):
     """What an entry point says on standard error when it ends with exit code 2."""
-    monkeypatch.setattr(signals, "answer", lambda at_once=False: None)
+    monkeypatch.setattr(signals, "answer", lambda: None)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
     capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:

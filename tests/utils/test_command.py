@@ -13,7 +13,7 @@ from utils.errors import ConfigError
 
 def ended(monkeypatch, capsys, error, *flags):
     """Exit code and standard error of an entry point that raises `error`."""
-    monkeypatch.setattr(signals, "answer", lambda at_once=False: None)
+    monkeypatch.setattr(signals, "answer", lambda: None)
     monkeypatch.setattr(sys, "argv", ["train.py", *flags])
 
     def main(_):
