@@ -25,7 +25,8 @@ from data.drawn.circuit import circuit  # noqa: E402
 from data.drawn.defects import Line, Spot, dent  # noqa: E402
 from data.drawn.products import Flaw, fabric, gear, leather  # noqa: E402
 from data.drawn.surfaces import Surface, develop, expose  # noqa: E402
-from utils.console import Parser, put_line  # noqa: E402
+from utils.command_line import CommandLine  # noqa: E402
+from utils.console import put_line  # noqa: E402
 
 VERSION = 3  # raised when the drawings change: older folders are drawn anew
 MARKER = "demo.json"  # written last; a folder without it is not a finished demo
@@ -231,7 +232,7 @@ def write_demo(folder: Path, seed: int = 0, normal: int = 12, defective: int = 2
 
 def main(arguments: list[str] | None = None) -> int:
     """Draws the demo, unless it is there already; returns the exit code."""
-    parser = Parser(__doc__)
+    parser = CommandLine(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).resolve().parent / "demo")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

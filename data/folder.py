@@ -32,7 +32,8 @@ from data.masks import is_mask_folder
 from data.parts import Masks, Reading, is_normal, note_loose_images, read_part
 from data.prepare import add_check_flags, print_catalogue
 from data.records import Catalogue, Record
-from utils.console import Parser, put_line
+from utils.command_line import CommandLine
+from utils.console import put_line
 from utils.errors import DataError
 from utils.text import natural_key, printable
 
@@ -173,7 +174,7 @@ def _note_masks(reading: Reading, masks: Masks) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints how a folder is read; returns the exit code, 2 after an error."""
-    parser = Parser(__doc__)
+    parser = CommandLine(__doc__)
     parser.add_argument("root", type=Path, metavar="DIR")
     add_check_flags(parser)
     options = parser.parse_args(arguments)

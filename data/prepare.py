@@ -11,7 +11,8 @@ from data.images import MAX_PIXELS
 from data.layout import Layout
 from data.meta import write_meta
 from data.records import Catalogue
-from utils.console import Parser, put_line
+from utils.command_line import CommandLine
+from utils.console import put_line
 from utils.errors import DataError
 from utils.text import printable
 
@@ -24,7 +25,7 @@ def run_script(
 
     The layout's scan is called with the root and, where it takes one, the split file.
     """
-    parser = Parser(description)
+    parser = CommandLine(description)
     parser.add_argument("root", nargs="?", type=Path, default=default_root, help=f"default: {default_root}")
     parser.add_argument("--meta", type=Path, help="write here instead of ROOT/meta.json")
     add_check_flags(parser)

@@ -11,7 +11,7 @@ from typing import IO, Any
 from deploy.results import CONFIG, ROWS, SKIPPED, TABLE, refuse_foreign
 from utils.drift import FILE
 from utils.errors import ConfigError
-from utils.files import as_file, csv_cells, flush_to_disk, parsed_json, read_json, write_csv, write_json
+from utils.files import as_cell, csv_cells, flush_to_disk, parsed_json, read_json, write_csv, write_json
 from utils.score_rows import BOX_COLUMNS, COLUMNS, cells_of, write_scores
 from utils.text import printable
 
@@ -99,7 +99,7 @@ class Journal:
 
     def skip(self, name: str, reason: str) -> None:
         """A photograph that cannot be read: a line of skipped.csv, once."""
-        entry = tuple(csv_cells((as_file(name), reason)))
+        entry = tuple(csv_cells((as_cell(name), reason)))
         if entry in self._known_skipped:
             return
         self._known_skipped.add(entry)

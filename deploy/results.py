@@ -13,7 +13,7 @@ from typing import IO, Any
 from deploy.pictures import PICTURES
 from utils.errors import ConfigError
 from utils.files import (
-    as_file,
+    as_cell,
     flush_to_disk,
     read_json,
     remove_folder,
@@ -71,7 +71,7 @@ class Folder:
                     self._write_rows(*written)
                 if self.skipped:
                     written.append(whole.enter_context(whole_file(results[2])))
-                    skipped = ((as_file(name), reason) for name, reason in self.skipped)
+                    skipped = ((as_cell(name), reason) for name, reason in self.skipped)
                     write_csv(written[-1], ("image", "reason"), skipped)
                 for made in written:  # a full disk is met before anything gives way
                     flush_to_disk(made)

@@ -54,10 +54,10 @@ def run_command(main: Callable[[list[str] | None], int | None]) -> None:
     """
     open_what_is_closed()
     start_logging()
-    if not speaks():
-        only_from(logging.ERROR)
     signals.answer()
     try:
+        if not speaks():
+            only_from(logging.ERROR)
         code = main(None) or 0
     except Exception as error:
         if "--debug" in sys.argv:

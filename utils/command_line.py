@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import difflib
 import logging
@@ -12,7 +13,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utils.console import Parser, put, speaks
+from utils.console import put, speaks
 from utils.errors import ConfigError
 from utils.settings_file import FLAGS_ALONE, Setting, Words, add_settings_flags, read_settings, write_settings
 
@@ -21,8 +22,8 @@ YES, NO = "true", "false"  # in a file, of a flag that takes no value
 LONG_CHOICES = 20  # characters, from which on it does not list a flag's values
 
 
-class CommandLine(Parser):
-    """A command's flags, with one sentence for an invalid one.
+class CommandLine(argparse.ArgumentParser):
+    """A command's flags, with its module's docstring as the description, and one sentence for an invalid one.
 
     `common`: names of the flags that --help shows, in its order, each up to the first semicolon or bracket of
     its text; --help-all shows all of them. `settings`, by default with `common`: there are --config FILE and
@@ -36,7 +37,12 @@ class CommandLine(Parser):
         common: Sequence[str] = (),
         settings: bool = False,
     ) -> None:
-        super().__init__(description, prog, add_help=not common)
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=not common,
+        )
         self.common, self._takes_settings = tuple(common), settings or bool(common)
         self.typed: dict[str, Words] = {}  # of the flags that were given: name -> the words behind it
         self._settings: list[Setting] = []
@@ -49,6 +55,11 @@ class CommandLine(Parser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; --help lists the flags\n" if speaks() else None)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Messages repeat what was typed, so they go through `put`."""
+        with contextlib.suppress(OSError, ValueError):  # nobody may be reading it any more
+            put(message or "", file or sys.stderr)
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
         """As argparse's. With a namespace it parses one more flag of an already parsed command line."""

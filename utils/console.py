@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
 from typing import IO, Any
 
-from utils.text import without_controls
+from utils.errors import ConfigError
+from utils.text import one_line, without_controls
 
 
-def speaks(environ: Mapping[str, str] = os.environ) -> bool:
+def of_torchrun(name: str, otherwise: int) -> int:
+    """The number in a variable of torchrun's; `otherwise` where it did not start this process. ConfigError
+    for what is no number."""
+    text = os.environ.get(name, str(otherwise)) if "MASTER_ADDR" in os.environ else str(otherwise)
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"{name} is {one_line(text, 40)!r}, which is no number; torchrun sets it.")
+    return int(text)
+
+
+def speaks() -> bool:
     """Whether this process logs what all of torchrun's would log alike."""
-    return "MASTER_ADDR" not in environ or environ.get("RANK", "0") == "0"
+    return of_torchrun("RANK", 0) == 0
 
 
 def open_what_is_closed() -> None:
@@ -53,21 +60,3 @@ def put_json(value: Any) -> bool:
 def put_line(text: str, to: IO[str] | None = None) -> None:
     """`put` with an end of line."""
     put(f"{text}\n", to)
-
-
-class Parser(argparse.ArgumentParser):
-    """A command's flags, with its module's docstring as the description. Messages go through `put`, for they
-    repeat what was typed."""
-
-    def __init__(self, description: str | None, prog: str | None = None, add_help: bool = True) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            add_help=add_help,
-        )
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        if message:
-            with contextlib.suppress(OSError, ValueError):  # nobody may be reading it any more
-                put(message, file or sys.stderr)

@@ -92,12 +92,9 @@ class Drift:
         self._widen(np.median([one.values for one in first], axis=0))
 
     def add(self, name: str, statistics: np.ndarray, percentile: float | None) -> list[str]:
-        """Takes the next photograph, by its statistics (6,); returns what there is to report now, as
-        sentences. Frames that cannot be judged are not given."""
-        return self.follow(Seen(name, statistics[:3], percentile))
-
-    def follow(self, seen: Seen) -> list[str]:
-        """`add` of what was seen of it."""
+        """Takes the next photograph, by its statistics (6,), of which the first three count; returns what
+        there is to report now, as sentences. Frames that cannot be judged are not given."""
+        seen = Seen(name, statistics[:3], percentile)
         if len(self._first) < self.window:
             self._first.append(seen)
             if len(self._first) == self.window:

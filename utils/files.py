@@ -186,7 +186,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return buffer.getvalue()
 
 
-def as_file(name: str) -> str:
+def as_cell(name: str) -> str:
     """A photograph's name as a cell of a table: one that a spreadsheet would run as a formula begins with ./,
     so that it still names the file."""
     return f"./{name}" if name.startswith(FORMULA_STARTS) else name

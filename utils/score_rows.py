@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from utils.files import as_file, write_csv
+from utils.files import as_cell, write_csv
 
 LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MOST_PERCENTILE = 99.9  # that a few normal images can show
@@ -55,7 +55,7 @@ def cells_of(row: Mapping[str, Any]) -> dict[str, Any]:
     of both branches are only in scores.jsonl."""
     hottest = row["boxes"][0] if row["boxes"] else {}
     named = {name: hottest.get(name) if name in BOX_COLUMNS else row[name] for name in COLUMNS}
-    return {**named, "image": as_file(row["image"]), "boxes": len(row["boxes"])}
+    return {**named, "image": as_cell(row["image"]), "boxes": len(row["boxes"])}
 
 
 def filled_columns(row: Mapping[str, Any]) -> set[str]:

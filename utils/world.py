@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from utils.console import speaks
+from utils.console import of_torchrun, speaks
 from utils.errors import ConfigError
 from utils.text import one_line
 
@@ -174,45 +174,33 @@ def _lost(error: RuntimeError) -> Exception:
     )
 
 
-def find_world(environ: Mapping[str, str] = os.environ) -> World:
+def find_world() -> World:
     """The processes that torchrun started; a single one where it did not. ConfigError for variables of
     torchrun's that are no numbers."""
-    if "MASTER_ADDR" not in environ or not {"RANK", "WORLD_SIZE"} <= set(environ):
-        return World()
-    rank, size = _number(environ, "RANK"), _number(environ, "WORLD_SIZE")
+    rank, size = of_torchrun("RANK", 0), of_torchrun("WORLD_SIZE", 1)
     return World(rank, size) if size > 1 else World()
 
 
-def _number(environ: Mapping[str, str], name: str) -> int:
-    text = environ.get(name, "")
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigError(f"{name} is {one_line(text, 40)!r}, which is no number; torchrun sets it.")
-    return int(text)
-
-
-def neighbours(environ: Mapping[str, str] = os.environ) -> int:
+def neighbours() -> int:
     """The number of torchrun's processes on this machine, this one included: they share cores and memory."""
-    text = environ.get("LOCAL_WORLD_SIZE", "1") if "MASTER_ADDR" in environ else "1"
-    return max(1, int(text)) if text.isdigit() else 1
+    return max(1, of_torchrun("LOCAL_WORLD_SIZE", 1))
 
 
-def own_gpu(count: int, environ: Mapping[str, str] = os.environ) -> int:
+def own_gpu(count: int) -> int:
     """The number of this process's GPU among `count`: its rank on this machine. ConfigError where torchrun
     started more processes than there are GPUs."""
-    if "MASTER_ADDR" in environ and "LOCAL_RANK" in environ:
-        number = _number(environ, "LOCAL_RANK")
-        if number >= count:
-            raise ConfigError(
-                f"Rank {environ.get('RANK', number)} has no GPU of its own: {socket.gethostname()} has "
-                f"{count}; start at most {count} here (--nproc-per-node {count}), or use --device cpu."
-            )
-        return number
-    return 0
+    number = of_torchrun("LOCAL_RANK", 0)
+    if number >= count:
+        raise ConfigError(
+            f"Rank {of_torchrun('RANK', number)} has no GPU of its own: {socket.gethostname()} has {count}; "
+            f"start at most {count} here (--nproc-per-node {count}), or use --device cpu."
+        )
+    return number
 
 
-def as_of_first(device: str, environ: Mapping[str, str] = os.environ) -> str:
+def as_of_first(device: str) -> str:
     """A device's name as the first of several processes has it, each of which takes the GPU of its number."""
-    return "cuda:0" if "MASTER_ADDR" in environ and device.startswith("cuda:") else device
+    return "cuda:0" if "MASTER_ADDR" in os.environ and device.startswith("cuda:") else device
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from fdsl.store.maps import RunMaps, save_maps
 from models.features import ScoreMaps
 from models.methods.registry import METHODS
 from utils.errors import ConfigError
-from utils.files import as_file, csv_text, read_json, write_json, write_text
+from utils.files import as_cell, csv_text, read_json, write_json, write_text
 from utils.grey_range import GreyRange
 from utils.log import progress, warn
 from utils.options import from_stored
@@ -86,7 +86,7 @@ def score_table(
     those of each branch have columns where they differ from the image score."""
     records = [record for part in split.records.values() for record in part]
     table: dict[str, list[Any]] = {
-        "image": [as_file(record.image_path) for record in records],
+        "image": [as_cell(record.image_path) for record in records],
         "category": [view.name for view in views for _ in view.image_paths],
         "defect": [record.defect for record in records],
         "anomalous": [record.anomalous for record in records],

@@ -289,7 +289,7 @@ def _warning_of_drift(detector: AnomalyDetector, folder: Keeper | None, say: AtM
     drift = Drift(detector.statistics, file=None if folder is None else folder.baseline)
 
     def follow(seen: Seen) -> None:
-        for sentence in drift.follow(seen):
+        for sentence in drift.add(*seen):
             say("drift", sentence)
 
     return follow

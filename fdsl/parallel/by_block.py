@@ -112,7 +112,7 @@ def _join(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks) -> Tota
     folder.take(blocks)
     folder.baseline.unlink(missing_ok=True)  # all photographs are followed once more, from the first one on
     drift = Drift(detector.statistics, file=folder.baseline)
-    changes = [sentence for seen in blocks.seen() for sentence in drift.follow(seen)]
+    changes = [sentence for seen in blocks.seen() for sentence in drift.add(*seen)]
     for sentence in [*blocks.notes(MOST_SAID), *changes[: MOST_SAID["drift"]]]:
         logger.warning("warning: %s", sentence)
     return finish(detector, folder, wanted.coco)

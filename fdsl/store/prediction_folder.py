@@ -33,7 +33,7 @@ from utils.errors import ConfigError
 from utils.files import (
     LEFTOVER,
     Stamp,
-    as_file,
+    as_cell,
     read_json,
     remove_leftovers,
     remove_leftovers_in,
@@ -218,7 +218,7 @@ class PredictionFolder:
         (self.folder / "skipped.csv").unlink(missing_ok=True)
         if totals.skipped:
             with whole_file(self.folder / "skipped.csv") as out:
-                skipped = ((as_file(name), reason) for name, reason, _ in _lines(self.partial / SKIPPED))
+                skipped = ((as_cell(name), reason) for name, reason, _ in _lines(self.partial / SKIPPED))
                 write_csv(out, ("image", "reason"), skipped)
         if totals.scored:
             if self.keep_maps:

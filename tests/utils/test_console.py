@@ -7,7 +7,8 @@ import pytest
 from data import folder
 from fdsl.flags import export_flags
 from tests.support.photographs import draw
-from utils.console import Parser, put, put_line
+from utils.command_line import CommandLine
+from utils.console import put, put_line
 
 HOSTILE = "\x1b[2J\x07\u202e\x9b31m"
 
@@ -38,7 +39,7 @@ def test_a_message_about_flags(arguments, capsys):
 
 def test_the_parser_of_scripts(capsys):
     with pytest.raises(SystemExit):
-        Parser("what it does").parse_args([HOSTILE])
+        CommandLine("what it does").parse_args([HOSTILE])
     reported = capsys.readouterr().err
     assert "\\x1b[2J" in reported and is_clean(reported)
 

@@ -11,7 +11,7 @@ import pytest
 from tests.support.constants import ROOT
 from utils.files import (
     _nameless,
-    as_file,
+    as_cell,
     csv_text,
     read_json,
     remove_leftovers,
@@ -91,5 +91,5 @@ def test_a_photographs_name_stays_one_in_a_table(tmp_path):
     for name in ("=1+2.png", "-5.png", "+x.png", "@1.png", "plain.png", "a/=1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-        cell = csv_text(["image"], [[as_file(name)]]).splitlines()[1]
+        cell = csv_text(["image"], [[as_cell(name)]]).splitlines()[1]
         assert (tmp_path / cell).samefile(tmp_path / name) and cell[0] not in "=+-@'"

@@ -17,8 +17,21 @@ from utils.world import World, as_of_first, connected, find_world, neighbours, o
 TORCHRUN = {"MASTER_ADDR": "h", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 
 
+@pytest.fixture
+def environ(monkeypatch):
+    """Sets variables as torchrun does, and no others of its."""
+
+    def given(variables):
+        for name in TORCHRUN:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return given
+
+
 @pytest.mark.parametrize(
-    "environ, world",
+    "variables, world",
     [
         ({}, World()),
         (TORCHRUN, World(3, 8)),
@@ -27,26 +40,34 @@ TORCHRUN = {"MASTER_ADDR": "h", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1
         ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "8"}, World()),
     ],
 )
-def test_variables_say_which_process_it_is(environ, world):
-    assert find_world(environ) == world and world.joined == (world.size > 1)
+def test_variables_say_which_process_it_is(environ, variables, world):
+    environ(variables)
+    assert find_world() == world and world.joined == (world.size > 1)
 
 
-def test_variables_that_cannot_be():
+def test_variables_that_cannot_be(environ):
+    environ({**TORCHRUN, "RANK": "-1"})
     with pytest.raises(ConfigError, match="RANK is '-1', which is no number; torchrun sets it"):
-        find_world({**TORCHRUN, "RANK": "-1"})
+        find_world()
 
 
-def test_each_rank_takes_the_gpu_of_its_number():
-    assert own_gpu(2, TORCHRUN) == 1 and own_gpu(8, {}) == 0
-    assert as_of_first("cuda:1", TORCHRUN) == "cuda:0"
-    assert as_of_first("cuda:1", {}) == "cuda:1" and as_of_first("cpu", TORCHRUN) == "cpu"
+def test_each_rank_takes_the_gpu_of_its_number(environ):
+    environ({})
+    assert own_gpu(8) == 0 and as_of_first("cuda:1") == "cuda:1"
+    environ(TORCHRUN)
+    assert own_gpu(2) == 1 and as_of_first("cuda:1") == "cuda:0" and as_of_first("cpu") == "cpu"
     with pytest.raises(ConfigError, match="Rank 3 has no GPU of its own: .* has 1; start at most 1 here"):
-        own_gpu(1, TORCHRUN)
+        own_gpu(1)
 
 
-def test_one_process_says_what_all_would_say():
-    assert speaks({}) and speaks({"RANK": "3"}) and not speaks(TORCHRUN)
-    assert neighbours(TORCHRUN) == 2 and neighbours({"LOCAL_WORLD_SIZE": "2"}) == 1
+def test_one_process_says_what_all_would_say(environ):
+    for variables, says, beside in (
+        ({}, True, 1),
+        ({"RANK": "3", "LOCAL_WORLD_SIZE": "2"}, True, 1),
+        (TORCHRUN, False, 2),
+    ):
+        environ(variables)
+        assert (speaks(), neighbours()) == (says, beside)
 
 
 def test_processes_hear_from_each_other(tmp_path):
