@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
@@ -73,11 +73,23 @@ class Limits:
 
 @dataclass
 class Photograph(Upload):
-    """An upload to inspect and, once it is scored by the detector as it is now, its prediction, the regions
-    that are displayed where it is anomalous (the browser decides that)."""
+    """An upload to inspect and, once it is scored by the detector as it is now, its prediction."""
 
     prediction: Prediction | None = None
-    regions: list[Region] = field(default_factory=list)
+    _regions: tuple[Any, float | None, list[Region]] = None, None, []  # of a map, at a pixel threshold
+
+    def regions_at(self, level: float | None) -> list[Region]:
+        """Its regions at a pixel threshold, which are displayed where it is anomalous (the browser decides
+        that). They take long, so they are stored."""
+        prediction = self.prediction
+        if prediction is None:
+            return []
+        patch_map, at, regions = self._regions
+        if patch_map is not prediction.patch_map or at != level:
+            # of a copy: its map is as large as the photograph, and is not stored
+            regions = replace(prediction, threshold=None, map_threshold=level).regions
+            self._regions = prediction.patch_map, level, regions
+        return regions
 
 
 class Session:
@@ -117,7 +129,7 @@ class Session:
         self.detector, self.fitted, self.rotations = detector, fitted, rotations
         self.compared = set(compared)
         for photograph in self.photographs.values():
-            photograph.prediction, photograph.regions = None, []
+            photograph.prediction = None
         self.own = detector.normal, detector.threshold, rate
         self._judge_by(detector.normal, detector.threshold, rate)
 
@@ -127,19 +139,16 @@ class Session:
         threshold: Threshold | None,
         rate: float | None,
         calibrated: Iterable[int] = (),
-        regions: Mapping[int, list[Region]] | None = None,
     ) -> None:
         """From now on these scores of normal images and this threshold, which are of the calibration images
-        `calibrated`; scores of photographs stay, percentiles follow, and so do `regions`, which are
-        `_regions_at` the threshold's level."""
+        `calibrated`; scores of photographs stay, percentiles follow."""
         self.detector.normal, self.detector.threshold, self.rate = normal, threshold, rate
         self.calibrated = set(calibrated)
         self.pixel_threshold = None if threshold is None else threshold.level
-        for number, photograph in self.photographs.items():
+        for photograph in self.photographs.values():
             if (prediction := photograph.prediction) is not None:
                 percentile = None if normal is None else normal.percentile(prediction.score)
                 photograph.prediction = replace(prediction, normal_percentile=percentile)
-                photograph.regions = (regions or {})[number]
 
     def _by_references(self) -> tuple[NormalScores | None, Threshold | None, float | None]:
         """What `_judge_by` takes to be back at the threshold without calibration images, at the rate that is
@@ -152,6 +161,10 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """All that the page shows, as JSON values."""
+        with self._lock:
+            photographs = list(self.photographs.values())
+        for photograph in photographs:
+            photograph.regions_at(self.pixel_threshold)  # takes long: without the lock
         with self._lock:
             threshold, normal = self.detector.threshold, self.detector.normal
             return {
@@ -301,13 +314,12 @@ class Session:
             return
         with self._work:  # others may have come while the detector was at work
             judged = self._by_references()
-            regions = self._regions_at(judged[1])
             with self._lock:
                 if self._is_unfit:
                     self.shapes = ()
                     self._take(self.start.another(), [], self.start.false_alarm_rate, self.usual)
                 elif self._is_uncalibrated:
-                    self._judge_by(*judged, regions=regions)
+                    self._judge_by(*judged)
 
     @property
     def _is_unfit(self) -> bool:
@@ -371,17 +383,15 @@ class Session:
         now; photographs keep their scores. DataError without any, or where the detector is not fitted yet;
         then everything is as it was."""
 
-        def calibrated(images: Uploads) -> tuple[AnomalyDetector, dict[int, list[Region]]]:
+        def calibrated(images: Uploads) -> AnomalyDetector:
             if not images:
                 raise DataError("there is no calibration image yet")
             if not self.ready:
                 raise DataError("there is no reference yet: calibration images need a fitted detector")
-            made = _calibrated(self.detector, images, rate)
-            return made, self._regions_at(made.threshold)
+            return _calibrated(self.detector, images, rate)
 
-        def take(made: tuple[AnomalyDetector, dict[int, list[Region]]], uploads: list[Uploads]) -> None:
-            other, regions = made
-            self._judge_by(other.normal, other.threshold, rate, uploads[0], regions)
+        def take(other: AnomalyDetector, uploads: list[Uploads]) -> None:
+            self._judge_by(other.normal, other.threshold, rate, uploads[0])
 
         self._without_removed(("calibration",), calibrated, take)
 
@@ -436,25 +446,8 @@ class Session:
             photo = photograph.open(self.detector.grey)
             with MODEL:
                 batch = self.detector.to_batch([photo])
-                (prediction,) = self.detector.predict_batch(batch, [photo.size], [photograph.name])
-            regions = _regions(prediction, self.pixel_threshold)
-            with self._lock:
-                photograph.prediction, photograph.regions = prediction, regions
-                return self._row(photograph)
-
-    def _regions_at(self, threshold: Threshold | None) -> dict[int, list[Region]]:
-        """The regions of each scored photograph at a threshold's level, by its number. Takes long: called
-        with the detector held, so that none is scored meanwhile, but without the lock."""
-        return {
-            number: _regions(prediction, None if threshold is None else threshold.level)
-            for number, prediction in self._scored().items()
-        }
-
-    def _scored(self) -> dict[int, Prediction]:
-        """The predictions of the photographs that are scored, by their numbers."""
-        with self._lock:
-            photographs = self.photographs.items()
-            return {number: one.prediction for number, one in photographs if one.prediction is not None}
+                (photograph.prediction,) = self.detector.predict_batch(batch, [photo.size], [photograph.name])
+            return self._row(photograph)
 
     def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
         """Sets the threshold to a score, or to what normal images reach at a target false-positive rate, by
@@ -480,10 +473,11 @@ class Session:
         """The threshold and the pixel threshold from what the photographs themselves score; ConfigError where
         too few are scored."""
         other = self.detector.another()
-        other.take_threshold_of_bulk(list(self._scored().values()), rate)
-        regions = self._regions_at(other.threshold)
         with self._lock:
-            self._judge_by(self.detector.normal, other.threshold, rate, regions=regions)
+            scored = [one.prediction for one in self.photographs.values() if one.prediction is not None]
+        other.take_threshold_of_bulk(scored, rate)
+        with self._lock:
+            self._judge_by(self.detector.normal, other.threshold, rate)
 
     def picture(self, number: int, kind: str) -> bytes:
         """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is
@@ -553,7 +547,7 @@ class Session:
             "score": None if prediction is None else prediction.score,
             "normal_percentile": None if prediction is None else prediction.normal_percentile,
             "reason": "" if prediction is None else prediction.reason,
-            "regions": [region.to_dict() for region in photograph.regions],
+            "regions": [region.to_dict() for region in photograph.regions_at(self.pixel_threshold)],
         }
 
     @contextmanager
@@ -564,12 +558,6 @@ class Session:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _regions(prediction: Prediction, level: float | None) -> list[Region]:
-    """A prediction's regions at a pixel threshold. Of a copy: its map is as large as the photograph, and not
-    kept."""
-    return replace(prediction, threshold=None, map_threshold=level).regions
 
 
 def _calibrated(detector: AnomalyDetector, images: Uploads, rate: float) -> AnomalyDetector:
