@@ -57,7 +57,7 @@ from fdsl.thresholds.threshold import (
 )
 from models.methods.plus import Plus
 from utils.command import run_command
-from utils.log_odds import log_odds
+from utils.numbers import log_odds
 
 RATES = (0.01, 0.05)
 CALIBRATION_RATE = 0.1  # the products have 9 to 39 calibration images

@@ -18,7 +18,7 @@ from utils.files import facts_digest, sampled_digest
 from utils.grey_range import GreyRange
 from utils.hot_regions import Box, upsample
 from utils.image_statistics import reason_of, statistics_of
-from utils.log_odds import percentile_of
+from utils.numbers import percentile_of
 from utils.text import one_line, printable
 from utils.tile_layout import Crops
 

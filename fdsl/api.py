@@ -21,11 +21,17 @@ from data.images import MAX_PIXELS, open_image
 from data.photographs import as_photograph, each_image, in_batches
 from data.region_of_interest import MaskFolders
 from fdsl.config.contradictions import refuse_contradictions
-from fdsl.config.decision import LOWEST_RATE, Threshold
 from fdsl.config.presets import PRESETS, with_preset
 from fdsl.config.resolve import backbone_config, method_config
-from fdsl.config.run_config import FittedConfig, RunConfig
-from fdsl.detector_state import facts_of_references, restored, tensors_of, with_masks
+from fdsl.config.run_config import LOWEST_RATE, FittedConfig, RunConfig, Threshold
+from fdsl.detector_state import (
+    facts_of_references,
+    load_detector,
+    restored,
+    save_detector,
+    tensors_of,
+    with_masks,
+)
 from fdsl.factory import build_detector, detector_config, moved_config
 from fdsl.prediction import Prediction
 from fdsl.references.reference_checks import statistics_of_references, usable_references
@@ -43,7 +49,6 @@ from fdsl.references.transductive import encode_test_images, standing_for_all
 from fdsl.regions import Region
 from fdsl.scoring import Scorer, fused_scores
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
-from fdsl.store.detector_file import load_detector, save_detector
 from fdsl.store.detector_metadata import FORMAT_VERSION, DetectorMetadata
 from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores, set_scales
 from fdsl.thresholds.threshold import NormalScores, batch_threshold, labelled_threshold, require_both_kinds
@@ -58,8 +63,7 @@ from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
 from utils.hot_regions import Box
 from utils.image_statistics import PER_IMAGE, reason_of, statistics_of
-from utils.log_odds import TINY
-from utils.numbers import is_finite
+from utils.numbers import TINY, is_finite
 from utils.options import HEADS, options_of, takes_options
 from utils.room import Room, in_memory
 from utils.text import as_file, as_text, one_line, printable

@@ -1,4 +1,4 @@
-"""The fitted parts of a detector as the tensors of its file, and back."""
+"""A saved detector, one file: its fitted parts as tensors, and back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from fdsl.config.run_config import FittedConfig
 from fdsl.factory import assemble, backbone_of_detector, saved_method
+from fdsl.store.detector_metadata import METADATA_KEY, DetectorMetadata, checked_metadata, refuse_no_detector
+from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from fdsl.thresholds.threshold import NormalScores, Prior
 from models.detector import Detector
 from models.ensemble.mutual_scoring import ComparedImages, WithMutualScoring
@@ -20,6 +22,7 @@ from utils.config import MethodConfig
 from utils.errors import ConfigError, ModelError
 from utils.grey_range import GreyRange
 from utils.memory import is_out_of_memory
+from utils.options import as_stored
 from utils.text import one_line, printable
 from utils.tile_layout import TileLayout
 
@@ -29,6 +32,21 @@ PRIOR = "prior"  # of NormalScores, where there is one
 SIZES, GREY, STATISTICS = "references.sizes", "grey.range", "references.statistics"
 # Name in the file -> that of Memories.
 MEMORIES = {"bank": "whole", "window_bank": "windows", "tile_bank": "tiles"}
+
+
+def save_detector(path: Path, tensors: Mapping[str, Tensor], metadata: DetectorMetadata) -> None:
+    """Writes tensors, configuration and threshold to `path`, whole or not at all."""
+    write_tensor_file(Path(path), tensors, METADATA_KEY, as_stored(metadata))
+
+
+def load_detector(path: Path) -> tuple[dict[str, Tensor], DetectorMetadata]:
+    """The tensors and metadata of a saved detector; ConfigError, one sentence, for any other file."""
+    refuse_no_detector(path)
+    try:
+        values, tensors = read_tensor_file(path, METADATA_KEY)
+    except ValueError as error:
+        raise ConfigError(f"{path} {error}; save the detector again.") from error
+    return tensors, checked_metadata(path, values)
 
 
 def tensors_of(

@@ -12,7 +12,7 @@ from typing import NoReturn
 import waitress
 
 from fdsl.api import AnomalyDetector
-from fdsl.config.describe_detector import detector_facts
+from fdsl.config.describe import detector_facts
 from page.server import make_server
 from page.session import MOST_COMPARED, Limits
 from page.uploads import remove, scratch_folder

@@ -34,15 +34,9 @@ class _Console(logging.Handler):
                 bars.tqdm.write(without_controls(self.format(record)), file=sys.stderr)
 
 
-class _File(logging.FileHandler):
-    """A log file; lines that a full disk does not take are still on standard error."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        pass
-
-
 def start_logging(file: Path | None = None) -> None:
     """Sends the log to standard error from now on, and also to `file` where one is named."""
+    logging.raiseExceptions = False  # lines that a full disk does not take are still on standard error
     logger.setLevel(logging.DEBUG)  # the file gets every step, the console does not
     logger.propagate = False
     if not any(isinstance(handler, _Console) for handler in logger.handlers):
@@ -55,7 +49,7 @@ def start_logging(file: Path | None = None) -> None:
         handler.close()
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        log = _File(file, mode="a", encoding="utf-8", errors="backslashreplace")
+        log = logging.FileHandler(file, mode="a", encoding="utf-8", errors="backslashreplace")
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(log)
 
@@ -93,16 +87,6 @@ def progress_to(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def _listened(
-    items: Iterable[Item], total: int | None, what: str, size: Callable[[Item], int], listener: Listener
-) -> Iterator[Item]:
-    done = 0
-    for item in items:
-        listener(what, done, total)
-        yield item
-        done += size(item)
-
-
 @contextmanager
 def logged_once() -> Iterator[None]:
     """Within it no line is logged twice."""
@@ -131,29 +115,28 @@ def progress(
     `total` (None: unknown) and the rate count `size(item)`, for instance the images of a batch; `note()` is
     displayed after them.
     """
-    if (listener := _listener.get()) is not None:
-        items = _listened(items, total, what, size, listener)
-    if not _is_logged(logging.INFO):
-        yield from items
-        return
-    if sys.stderr.isatty():
-        from tqdm import tqdm
+    listener, is_logged, bar = _listener.get(), _is_logged(logging.INFO), None
+    start = last = time.monotonic()
+    done = 0
+    with contextlib.ExitStack() as open_bar:
+        if is_logged and sys.stderr.isatty():
+            from tqdm import tqdm
 
-        with tqdm(total=total, desc=what, unit="image", leave=False, dynamic_ncols=True) as bar:
-            for item in items:
-                yield item
+            bar = open_bar.enter_context(
+                tqdm(total=total, desc=what, unit="image", leave=False, dynamic_ncols=True)
+            )
+        for item in items:
+            if listener is not None:
+                listener(what, done, total)
+            yield item
+            done += size(item)
+            now = time.monotonic()
+            if bar is not None:
                 bar.set_postfix_str(note(), refresh=False)
                 bar.update(size(item))
-        return
-    start = logged = time.monotonic()
-    done = 0
-    for item in items:
-        yield item
-        done += size(item)
-        now = time.monotonic()
-        if now - logged >= PLAIN_PROGRESS_SECONDS and (total is None or done < total):
-            logged, rate = now, done / (now - start)
-            counted = f"{done} of {total}" if total is not None else str(done)
-            left = f", {(total - done) / rate:.0f} s left" if total is not None else ""
-            more = f", {note()}" if note() else ""
-            logger.info("%s: %s, %.2f a second%s%s", what, counted, rate, left, more)
+            elif is_logged and now - last >= PLAIN_PROGRESS_SECONDS and (total is None or done < total):
+                last, rate = now, done / (now - start)
+                counted = f"{done} of {total}" if total is not None else str(done)
+                left = f", {(total - done) / rate:.0f} s left" if total is not None else ""
+                more = f", {note()}" if note() else ""
+                logger.info("%s: %s, %.2f a second%s%s", what, counted, rate, left, more)

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 
 from data.datasets import DATASETS
 from fdsl.config.contradictions import refuse_contradictions
-from fdsl.config.decision import Threshold
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import (
     AUTO,
@@ -29,6 +28,7 @@ from utils.config import (
 )
 from utils.options import INLINE, WINDOWS, Options, as_stored, option, options_of, without
 
+LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution is no guide
 # Options of windows: those that combine finished maps, and those that have an effect without windows.
 FUSED = [name for name, one in options_of(WindowConfig).items() if one.fused and one.needs]
 WITHOUT_WINDOWS = [name for name, one in options_of(WindowConfig).items() if one.needs != WINDOWS]
@@ -222,6 +222,16 @@ class FittedConfig(Options):
     fingerprint: str = option("")
     references: int = option(0, span=(0, 10**6), place=True)
     rotations: int = option(1, span=(1, 360))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From `score` on an image is anomalous, from `level` (the pixel threshold) on a patch is (None:
+    unknown). `source`: how they were chosen, as text."""
+
+    score: float
+    level: float | None
+    source: str
 
 
 @dataclass(frozen=True)

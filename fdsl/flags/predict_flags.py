@@ -7,9 +7,8 @@ import math
 from pathlib import Path
 
 from fdsl.config.contradictions import OF_PREDICT, Asked, Rule, first_contradiction
-from fdsl.config.decision import LOWEST_RATE
 from fdsl.config.resolve import OF_DETECTORS, refuse_without_effect
-from fdsl.config.run_config import DetectorConfig, FittedConfig, RunConfig
+from fdsl.config.run_config import LOWEST_RATE, DetectorConfig, FittedConfig, RunConfig
 from fdsl.flags.arguments import name_part, real, whole
 from fdsl.flags.groups import (
     add_detector_options,

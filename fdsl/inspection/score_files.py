@@ -21,7 +21,7 @@ from data.manifest import Listed, Spool, listed
 from data.photographs import Loaded, in_batches, read_ahead
 from data.region_of_interest import MaskFolders
 from fdsl.api import AnomalyDetector, Prediction
-from fdsl.config.describe_detector import detector_facts
+from fdsl.config.describe import detector_facts
 from fdsl.config.run_config import PredictionConfig
 from fdsl.inspection.coco_file import write_coco
 from fdsl.inspection.known_photographs import KnownPhotographs

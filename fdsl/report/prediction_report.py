@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import Markup
 
-from fdsl.config.decision import Threshold
+from fdsl.config.run_config import Threshold
 from fdsl.report import charts, drawing
 from fdsl.report.contact_sheet import SIDE, WIDTH, Cell, contact_sheet, read_picture
 from fdsl.report.pages import url_of, write_page

@@ -8,9 +8,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from fdsl.config.decision import Threshold
-from fdsl.config.describe_detector import detector_facts
-from fdsl.config.run_config import FittedConfig
+from fdsl.config.describe import detector_facts
+from fdsl.config.run_config import FittedConfig, Threshold
 from utils.errors import ConfigError
 from utils.files import CHECKSUM, parsed_json
 from utils.options import INLINE, from_stored, without

@@ -30,7 +30,7 @@ from models.features import ScoreMaps, join_score_maps
 from models.matching.candidates import Matching
 from utils.config import WindowConfig
 from utils.log import progress
-from utils.log_odds import log_odds
+from utils.numbers import log_odds
 
 BATCH = 4
 COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of a single one

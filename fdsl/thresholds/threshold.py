@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fdsl.config.decision import Threshold
+from fdsl.config.run_config import Threshold
 from fdsl.metrics.exact import image_metrics
 from utils.errors import ConfigError
-from utils.log_odds import log_odds, percentile_of
+from utils.numbers import log_odds, percentile_of
 
 # The kinds of scores, as saved detectors hold them: of a reference by the others; of a single reference by
 # itself, unchanged and without matches near a patch's own place; of varied copies of a reference by the

@@ -13,9 +13,8 @@ from torch.overrides import _get_current_function_mode
 from data.images import open_image
 from data.photographs import as_photograph
 from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
-from fdsl.detector_state import normal_scores_of
+from fdsl.detector_state import normal_scores_of, save_detector
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
-from fdsl.store.detector_file import save_detector
 from fdsl.store.detector_metadata import FORMAT_VERSION, DetectorMetadata
 from models.backbones.open_clip import OpenClipBackbone
 from models.methods.fdsl import Fdsl

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from fdsl.api import AnomalyDetector
 from fdsl.evaluation.run_folder import read_run_config
 from fdsl.store.checkpoint import load_checkpoint
-from fdsl.store.detector_file import METADATA_KEY
+from fdsl.store.detector_metadata import METADATA_KEY
 from fdsl.store.maps import load_maps
 from fdsl.store.resume_index import ResumeIndex
 from fdsl.store.training_state import METADATA_KEY as UNFINISHED

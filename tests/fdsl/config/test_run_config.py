@@ -6,8 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from fdsl.config.decision import Threshold
-from fdsl.config.run_config import FittedConfig, PredictionConfig, RunConfig, identity_of_prediction
+from fdsl.config.run_config import (
+    FittedConfig,
+    PredictionConfig,
+    RunConfig,
+    Threshold,
+    identity_of_prediction,
+)
 from fdsl.config.training_config import TrainedWith
 from utils.config import QUARTER, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError

@@ -7,7 +7,7 @@ from fdsl.api import AnomalyDetector, WindowConfig
 from fdsl.thresholds.threshold import AUGMENTED, LEAVE_ONE_OUT, NormalScores, outlier
 from tests.fdsl.test_api import TINY
 from tests.support.photographs import draw, texture
-from utils.log_odds import log_odds
+from utils.numbers import log_odds
 
 COPIES = 4
 
