@@ -55,9 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         for given in (photographs, args.references, args.add_references, args.calibration):
             refuse_missing(given or ())
     logger.info("loading the image model ...")
-    from fdsl.commands.inspect_photographs import inspect, inspect_in_blocks, prepare, report
+    from fdsl.commands.inspect_photographs import inspect, inspect_in_ranks, prepare, report
     from fdsl.flags.detector_from_flags import detector_of, inspection_of
-    from fdsl.parallel.by_block import meeting_place
+    from fdsl.parallel.by_batch import meeting_place
 
     if not args.input:  # a saved detector is changed, and no photographs are looked at
         if world.is_first:
@@ -68,13 +68,12 @@ def main(argv: list[str] | None = None) -> int:
         meeting_place(args.output)  # refused before the others are waited for
     with connected(world):
         wanted = inspection_of(args, world.restarted())
-        detector, in_blocks = world.agree(
-            lambda: prepare(wanted, lambda: detector_of(args, saves=world.is_first), world),
-            lambda ready: wanted.facts_with(ready[0]),
+        detector = world.agree(
+            lambda: prepare(wanted, lambda: detector_of(args, saves=world.is_first), world), wanted.facts_with
         )
-        totals = inspect_in_blocks(detector, wanted, world, as_json) if in_blocks else None
+        totals = inspect_in_ranks(detector, wanted, world, as_json) if world.joined else None
     if not world.is_first:
-        return 0  # what goes in no blocks is inspected by one process
+        return 0
     totals = totals or inspect(detector, wanted, as_json)
     report(totals, detector, wanted)
     return 1 if args.exit_code and totals.anomalous else 0

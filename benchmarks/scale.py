@@ -3,7 +3,7 @@ photographs.
 
     python benchmarks/scale.py speed --data DIR [--most 24] --model ... --pretrained FILE --layers ...
     python benchmarks/scale.py parts --data DIR --model ... --pretrained FILE --layers ...
-    python benchmarks/scale.py join      # 1,000 blocks of 1,000 made-up rows, and a tenth of them
+    python benchmarks/scale.py join      # a million made-up rows of eight processes, and a tenth of them
     python benchmarks/scale.py list      # a million empty files in a folder of folders
 
 DATA is a dataset in MVTec AD's layout. speed: test.py, predict.py and train.py, every process with one
@@ -32,18 +32,18 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
 
 from benchmarks.shared import backbone_words, described, encoder_flags, linked, peak_bytes, timed
 from data.inputs import list_images
-from data.manifest import Listed, Manifest, Spool, listed
+from data.manifest import Listed, listed, read_list, write_list
 from data.photographs import read_ahead
 from fdsl.api import AnomalyDetector
 from fdsl.config.run_config import DetectorConfig, FittedConfig, PredictionConfig
 from fdsl.flags.groups import add_options
 from fdsl.inspection.score_files import draw, inspected_row
-from fdsl.store.blocks import Blocks
 from fdsl.store.journal import Journal
-from fdsl.store.prediction_folder import PredictionFolder
+from fdsl.store.prediction_folder import PredictionFolder, rank_journal
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import machine_facts
 
+PROCESSES = 8
 PLAINLY = ["--precision", "fp32", "--device", "cpu", "--threads", "1"]
 
 
@@ -168,24 +168,8 @@ def made_up_row(number: int, score: float) -> dict:
     }
 
 
-def made_up_blocks(folder: Path, blocks: int, length: int) -> Blocks:
-    """Finished blocks of made-up rows, as processes leave them."""
-    partial, generator = folder / ".partial", np.random.default_rng(0)
-    partial.mkdir(parents=True, exist_ok=True)
-    names = (Listed(made_up_row(number, 0.0)["image"], Path("x.png")) for number in range(blocks * length))
-    manifest = Manifest.write(partial, names, [], 4)
-    found = Blocks(manifest, keep_maps=False)
-    number = 0
-    for block in range(len(manifest)):
-        with found.writing(block) as written:
-            for score in generator.random(min(manifest.length, manifest.count - number)).tolist():
-                written.add(made_up_row(number, score), np.empty(0), None)
-                number += 1
-    return found
-
-
-def joined(folder: Path, blocks: int, length: int) -> None:
-    """Joins made-up blocks; prints seconds and memory."""
+def joined(folder: Path, count: int) -> None:
+    """Joins made-up rows of PROCESSES processes; prints seconds and memory."""
     machine = machine_facts(torch.device("cpu"), torch.float32)
     made = DetectorConfig(
         method="nearest",
@@ -194,19 +178,24 @@ def joined(folder: Path, blocks: int, length: int) -> None:
         windows=WindowConfig("nan"),
         machine=machine,
     )
-    fitted = FittedConfig(made, "max")
-    config = PredictionConfig(fitted, "", None, "made up")
-    PredictionFolder(folder, config, in_blocks=True).close()
-    given = made_up_blocks(folder, blocks, length)
+    config = PredictionConfig(FittedConfig(made, "max"), "", None, "made up")
+    output = PredictionFolder(folder, config)
+    scores = np.random.default_rng(0).random(count).tolist()
+    with open(output.list, "wb") as file:
+        write_list(file, (Listed(made_up_row(number, 0.0)["image"], Path("x")) for number in range(count)))
+    for rank in range(PROCESSES):
+        journal = rank_journal(folder, rank, keep_maps=False)
+        for number in range(rank, count, PROCESSES):
+            journal.add(made_up_row(number, scores[number]), np.empty(0), None)
+        journal.close()
     before, begun = peak_bytes(os.getpid()), time.monotonic()
-    output = PredictionFolder(folder, config, resume=True, in_blocks=True)
-    output.take(given)
+    output.join_ranks()
     totals = output.finish(28)
     seconds = time.monotonic() - begun
-    assert totals.scored == blocks * length and totals.scored == sum(1 for _ in open(folder / "scores.jsonl"))
+    assert totals.scored == count == sum(1 for _ in open(folder / "scores.jsonl"))
     after = peak_bytes(os.getpid())
     print(
-        f"{len(given.manifest)} blocks, {totals.scored:,} rows: joined in {seconds:.1f} s, "
+        f"{totals.scored:,} rows of {PROCESSES} processes: joined in {seconds:.1f} s, "
         f"memory {before / 2**20:.0f} to {after / 2**20:.0f} MiB",
         flush=True,
     )
@@ -220,8 +209,8 @@ def list_files(folder: Path, count: int) -> None:
             place.mkdir(parents=True)
         os.close(os.open(place / f"{number:08}.png", os.O_CREAT))
     before, begun = peak_bytes(os.getpid()), time.monotonic()
-    spool = Spool(listed([folder]))
-    assert spool.count == sum(1 for _ in spool) == count
+    with tempfile.TemporaryFile() as file:
+        assert write_list(file, listed([folder])) == sum(1 for _ in read_list(file)) == count
     seconds, after = time.monotonic() - begun, peak_bytes(os.getpid())
     print(
         f"{count:,} files listed and read again in {seconds:.1f} s, memory {before / 2**20:.0f} to "
@@ -231,13 +220,13 @@ def list_files(folder: Path, count: int) -> None:
 
 
 def join(args: argparse.Namespace) -> None:
-    """A tenth of the blocks and all of them, each in a process of its own, so that its memory is its own."""
+    """A tenth of the rows and all of them, each in a process of its own, so that its memory is its own."""
     if args.alone:
         with tempfile.TemporaryDirectory() as folder:
-            joined(Path(folder), args.blocks, args.length)
+            joined(Path(folder), args.count)
         return
-    for blocks in (args.blocks // 10, args.blocks):
-        words = ["join", "--alone", "--blocks", str(blocks), "--length", str(args.length)]
+    for count in (args.count // 10, args.count):
+        words = ["join", "--alone", "--count", str(count)]
         subprocess.run([sys.executable, __file__, *words], check=True)
 
 
@@ -247,9 +236,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="speed and parts: a dataset in MVTec AD's layout")
     parser.add_argument("--most", type=int, default=10**6, help="test images of a category (default all)")
     parser.add_argument("--only", nargs="+", default=["test", "predict", "train"])
-    parser.add_argument("--blocks", type=int, default=1000, help="to be joined (default 1000)")
-    parser.add_argument("--length", type=int, default=1000, help="rows of a block (default 1000)")
-    parser.add_argument("--count", type=int, default=10**6, help="files to list (default 1,000,000)")
+    parser.add_argument(
+        "--count", type=int, default=10**6, help="rows to join, files to list (default 1,000,000)"
+    )
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     add_options(parser, BackboneConfig)
     args = parser.parse_args()

@@ -9,11 +9,20 @@ from contextlib import nullcontext
 from data.images import IMAGE_SUFFIXES
 from data.inputs import refuse_missing
 from fdsl.api import AnomalyDetector
-from fdsl.inspection.known_photographs import KnownPhotographs
 from fdsl.inspection.row_stream import emit, print_rows
-from fdsl.inspection.score_files import Inspection, Made, Row, finish, keep_apart, score_files, score_frames
-from fdsl.parallel.by_block import goes_in_blocks, inspect_together, meeting_place
+from fdsl.inspection.score_files import (
+    Inspection,
+    Made,
+    Row,
+    Watch,
+    finish,
+    keep_apart,
+    score_files,
+    score_frames,
+)
+from fdsl.parallel.by_batch import inspect_together, meeting_place
 from fdsl.store.prediction_folder import PredictionFolder, Totals
+from utils.drift import Drift
 from utils.errors import ConfigError, DataError
 from utils.lock import locked
 from utils.score_rows import skipped_summary
@@ -23,10 +32,8 @@ from utils.world import World
 logger = logging.getLogger("fdsl")
 
 
-def prepare(
-    wanted: Inspection, make: Callable[[], AnomalyDetector], world: World
-) -> tuple[AnomalyDetector, bool]:
-    """The detector, and whether several processes score the photographs, block by block."""
+def prepare(wanted: Inspection, make: Callable[[], AnomalyDetector], world: World) -> AnomalyDetector:
+    """The detector, once the inputs and the output folder are checked."""
     if wanted.source is None:
         refuse_missing(wanted.inputs)  # before anything is loaded
     elif world.joined:
@@ -41,14 +48,13 @@ def prepare(
             f"{detector.masks} holds masks of files, and {wanted.source.shown} gives frames: fit the "
             "detector with one mask for all of them."
         )
-    return detector, goes_in_blocks(wanted, world)
+    return detector
 
 
-def inspect_in_blocks(
+def inspect_in_ranks(
     detector: AnomalyDetector, wanted: Inspection, world: World, as_json: bool
 ) -> Totals | None:
-    """Scores this process's blocks; the process that joins all blocks prints their rows and returns the
-    totals."""
+    """Scores this process's share; the first process prints all rows and returns the totals."""
     totals = inspect_together(detector, wanted, world)
     if totals is not None and totals.scored and as_json:
         print_rows(meeting_place(wanted.output))
@@ -77,8 +83,9 @@ def score(
 ) -> Iterator[Row]:
     """The rows of all photographs; they are stored in the folder."""
     if wanted.source is not None:
-        made, known = Made(wanted.pictures, wanted.masks), KnownPhotographs(detector, wanted.references)
-        return score_frames(detector, wanted.source, folder, made, wanted.reading, known)
+        drift = Drift(detector.statistics, file=None if folder is None else folder.baseline)
+        watch, made = Watch(detector, wanted.references, drift), Made(wanted.pictures, wanted.masks)
+        return score_frames(detector, wanted.source, folder, made, wanted.reading, watch)
     return score_files(
         detector,
         wanted.inputs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,8 @@ import torch
 from PIL import Image
 
 from data.live import Frame, Source
-from data.manifest import Listed, Spool, listed
+from data.manifest import Listed, listed, read_list, write_list
 from data.photographs import Loaded, in_batches, read_ahead
-from data.region_of_interest import MaskFolders
 from fdsl.api import AnomalyDetector, Prediction
 from fdsl.config.describe import detector_facts
 from fdsl.config.run_config import PredictionConfig
@@ -33,13 +33,12 @@ from fdsl.report.prediction_report import (
     write_contact_sheet,
     write_prediction_report,
 )
-from fdsl.store.blocks import FOLDERS
-from fdsl.store.prediction_folder import PredictionFolder, Totals
+from fdsl.store.prediction_folder import FOLDERS, PredictionFolder, Totals
 from models.backbones.weights_io.check_weights import fingerprint
 from utils.device import worker_count
-from utils.drift import Drift, Seen
+from utils.drift import Drift
 from utils.errors import ConfigError
-from utils.files import Stamp, write_bytes
+from utils.files import write_bytes
 from utils.image_statistics import other_shape
 from utils.log import progress
 from utils.signals import command_line, how_to_continue
@@ -50,29 +49,8 @@ NOT_OF_MAPS = ("normal.", "references.")  # tensors that decide no map
 Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reason}
 
 
-MOST_SAID = {"doubt": 5, "copy": 5, "shape": 1, "drift": 5}  # warnings of a kind
-Say = Callable[[str, str], None]  # takes the kind of a warning and its sentence
-Follow = Callable[[Seen], None]  # takes what is seen of each photograph that can be judged
+MOST_WARNED = {"doubt": 5, "copy": 5, "shape": 1, "drift": 5}  # warnings of a kind
 Arriving = Callable[[], list[Prediction]]  # of a batch that was begun
-
-
-def warn_at_once(_kind: str, sentence: str) -> None:
-    logger.warning("warning: %s", sentence)
-
-
-class AtMost:
-    """Says what there is to warn of, MOST_SAID of each kind."""
-
-    def __init__(self, say: Say = warn_at_once) -> None:
-        self._say, self._said = say, Counter[str]()
-
-    def __call__(self, kind: str, sentence: str) -> None:
-        if not self.is_done_with(kind):
-            self._said[kind] += 1
-            self._say(kind, sentence)
-
-    def is_done_with(self, kind: str) -> bool:
-        return self._said[kind] >= MOST_SAID[kind]
 
 
 class Keeper(Protocol):
@@ -86,7 +64,7 @@ class Keeper(Protocol):
 
     def add(self, row: Row, base: np.ndarray, window: np.ndarray | None) -> None: ...
 
-    def skip(self, name: str, reason: str, stamp: Stamp | None = None) -> None: ...
+    def skip(self, name: str, reason: str) -> None: ...
 
     def give_way(self) -> None: ...
 
@@ -179,17 +157,17 @@ def score_files(
     not scored again. `references`: the files that the detector was fitted to, which are warned of among the
     `inputs`.
     """
-    reading = reading or Reading()
-    left_out = [folder.folder] if folder is not None else []
-    spool = Spool(_heard(listed(inputs, left_out), folder, detector.masks))
-    remaining = spool.count
-    if folder is not None:
-        remaining -= folder.drop_others()
-        how_to_continue("the same command with --resume goes on after the photographs that are done")
-    waiting = (item for item in spool if folder is None or not folder.done.has(item.name))
-    known = KnownPhotographs(detector, references)
-    made = Made(pictures, masks)
-    yield from score_items(detector, waiting, max(remaining, 0), folder, made, reading, known=known)
+    reading, items = reading or Reading(), listed(inputs, [folder.folder] if folder is not None else [])
+    watch = Watch(
+        detector, references, Drift(detector.statistics, file=None if folder is None else folder.baseline)
+    )
+    with tempfile.TemporaryFile() if folder is None else open(folder.list, "w+b") as file:
+        count = write_list(file, items if folder is None else folder.marked(items, detector.masks))
+        if folder is not None:
+            folder.keep_done()
+            how_to_continue("the same command with --resume goes on after the photographs that are done")
+        waiting = (item for item in read_list(file) if not item.done)
+        yield from score_items(detector, waiting, count, folder, Made(pictures, masks), reading, watch)
 
 
 def score_items(
@@ -199,14 +177,9 @@ def score_items(
     folder: Keeper | None,
     made: Made,
     reading: Reading,
-    what: str = "photographs",
-    say: Say = warn_at_once,
-    known: KnownPhotographs | None = None,
-    follow: Follow | None = None,
+    watch: Watch,
 ) -> Iterator[Row]:
-    """`score_files` of what was listed, `count` photographs. `say`: is called with doubtful photographs, and
-    of those that are `known`. `follow`: takes them as a whole; None: that they no longer look like the
-    references is warned of."""
+    """`score_files` of what was listed, `count` photographs."""
     unreadable: list[Loaded] = []
 
     def files() -> Iterator[tuple[str, Path]]:
@@ -220,8 +193,8 @@ def score_items(
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
     how = size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey, detector.masks
     loaded = read_ahead(files(), *how)
-    batches = in_batches(progress(loaded, count, what), reading.batch_size)
-    yield from _score_loaded(detector, batches, unreadable, folder, made, AtMost(say), known, follow)
+    batches = in_batches(progress(loaded, count, "photographs"), reading.batch_size)
+    yield from _score_loaded(detector, batches, unreadable, folder, made, watch)
 
 
 def score_frames(
@@ -230,7 +203,7 @@ def score_frames(
     folder: PredictionFolder | None,
     made: Made,
     reading: Reading,
-    known: KnownPhotographs,
+    watch: Watch,
 ) -> Iterator[Row]:
     """`score_files` of a camera, a stream or a clip: its frames are photographs of the names that it gives
     them. Each frame of a camera or a stream is scored at once, those of a clip `reading.batch_size`
@@ -240,7 +213,7 @@ def score_frames(
     loaded = (_as_loaded(frame, detector, reading.max_pixels) for frame in source.frames())
     size = 1 if source.endless else reading.batch_size
     batches = in_batches(progress(loaded, None, "frames"), size)
-    yield from _score_loaded(detector, batches, [], folder, made, AtMost(), known, ahead=not source.endless)
+    yield from _score_loaded(detector, batches, [], folder, made, watch, ahead=not source.endless)
 
 
 def _as_loaded(frame: Frame, detector: AnomalyDetector, max_pixels: int) -> Loaded:
@@ -260,49 +233,24 @@ def _score_loaded(
     unreadable: list[Loaded],
     folder: Keeper | None,
     made: Made,
-    say: AtMost,
-    known: KnownPhotographs | None,
-    follow: Follow | None = None,
+    watch: Watch,
     *,
     ahead: bool = True,
 ) -> Iterator[Row]:
     """The rows of what was read, and of what is put into `unreadable` meanwhile. `ahead`: a GPU may be given
     a batch before the one before it is done with."""
-    shapes = Shapes(detector.reference_sizes, say, known)
-    follow = follow or _warning_of_drift(detector, folder, say)
     on_gpu = detector.scorer.detector.backbone.device.type != "cpu"
     for batch, found in _predicted(detector, batches, ahead and on_gpu):
         readable = _readable(batch)
-        shapes.check(readable)
+        for item in readable:
+            watch.look_at(item)
         unreadable += [item for item in batch if item.reason]
         yield from _skipped(unreadable, folder)
         for item, prediction in zip(readable, found):
-            if prediction.statistics is not None and not prediction.reason:
-                follow(Seen(item.name, prediction.statistics[:3], prediction.normal_percentile))
-            yield _kept(item, prediction, folder, made)
+            row = _kept(item, prediction, folder, made)
+            watch.follow(row)
+            yield row
     yield from _skipped(unreadable, folder)
-
-
-def _warning_of_drift(detector: AnomalyDetector, folder: Keeper | None, say: AtMost) -> Follow:
-    """Warns where the photographs as a whole no longer look like the references; a run that is resumed goes
-    on with the first ones that its folder keeps."""
-    drift = Drift(detector.statistics, file=None if folder is None else folder.baseline)
-
-    def follow(seen: Seen) -> None:
-        for sentence in drift.add(*seen):
-            say("drift", sentence)
-
-    return follow
-
-
-def _heard(
-    items: Iterable[Listed], folder: PredictionFolder | None, masks: MaskFolders | None
-) -> Iterator[Listed]:
-    """The items, of each of which the folder has heard."""
-    for item in items:
-        if folder is not None and item.path is not None:
-            folder.done.holds(item.name, item.path, masks)
-        yield item
 
 
 def _readable(batch: Sequence[Loaded]) -> list[Loaded]:
@@ -336,36 +284,48 @@ def _predicted(
                 yield found
 
 
-class Shapes:
-    """Says that a photograph has another shape than the references, that its grey values are doubtful, or
-    that it is `known`."""
+class Watch:
+    """Warns, MOST_WARNED times of each kind, of a photograph with doubtful grey values or of another shape
+    than the references, of one that is a reference, and, with a `drift`, where the photographs as a whole no
+    longer look like the references. `references`: the files that the detector was fitted to."""
 
     def __init__(
-        self, references: Sequence[tuple[int, int]], say: AtMost, known: KnownPhotographs | None = None
+        self, detector: AnomalyDetector, references: Sequence[str] = (), drift: Drift | None = None
     ) -> None:
-        self.references, self.say, self.known = references, say, known
+        self.sizes, self.known = detector.reference_sizes, KnownPhotographs(detector, references)
+        self.drift, self._warned = drift, Counter[str]()
 
-    def check(self, items: Sequence[Loaded]) -> None:
-        for item in items:
-            if item.doubt:
-                self.say("doubt", item.doubt)
-            if item.photo is not None and self.known and (name := self.known.name_of(item.photo)):
-                self.say(
-                    "copy",
-                    f"{item.name} is one of the references ({name}): its score is that of a photograph "
-                    "it was fitted to",
-                )
-            if self.say.is_done_with("shape") or item.photo is None:
-                continue
-            if sentence := other_shape(item.photo.size, self.references):
-                self.say("shape", f"{item.name}: {sentence} (and perhaps others)")
+    def look_at(self, item: Loaded) -> None:
+        """Looks at a photograph that was read."""
+        if item.doubt:
+            self._warn("doubt", item.doubt)
+        if item.photo is not None and (name := self.known.name_of(item.photo)):
+            self._warn(
+                "copy",
+                f"{item.name} is one of the references ({name}): its score is that of a photograph it was "
+                "fitted to",
+            )
+        if item.photo is not None and (sentence := other_shape(item.photo.size, self.sizes)):
+            self._warn("shape", f"{item.name}: {sentence} (and perhaps others)")
+
+    def follow(self, row: Row) -> None:
+        """Follows the photographs by their rows, in their order."""
+        if self.drift is not None and row["statistics"] is not None and not row["reason"]:
+            values = np.array(row["statistics"])
+            for sentence in self.drift.add(row["image"], values, row["normal_percentile"]):
+                self._warn("drift", sentence)
+
+    def _warn(self, kind: str, sentence: str) -> None:
+        self._warned[kind] += 1
+        if self._warned[kind] <= MOST_WARNED[kind]:
+            logger.warning("warning: %s", sentence)
 
 
 def _skipped(unreadable: list[Loaded], folder: Keeper | None) -> Iterator[Row]:
     """A row for each one with its reason, which the folder gets too; empties the list."""
     for item in unreadable:
         if folder is not None:
-            folder.skip(item.name, item.reason, item.stamp)
+            folder.skip(item.name, item.reason)
         yield {"image": item.name, "error": item.reason}
     unreadable.clear()
 
@@ -389,7 +349,8 @@ def _kept(item: Loaded, found: Prediction, folder: Keeper | None, made: Made) ->
 
 def inspected_row(name: str, found: Prediction) -> Row:
     """A photograph's line of scores.jsonl; boxes and regions in its own pixels."""
-    return {**found.to_dict(), "image": name, "picture": None, "mask": None}
+    statistics = None if found.statistics is None else found.statistics[:3].tolist()
+    return {**found.to_dict(), "image": name, "statistics": statistics, "picture": None, "mask": None}
 
 
 def draw(name: str, photo: Image.Image, found: Prediction, output: Path) -> str:

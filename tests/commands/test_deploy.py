@@ -56,7 +56,7 @@ def inspect(alone, *arguments, **more):
 
 
 # Regions take scikit-image, and the line has three packages.
-PREDICTS_ALONE = ("pixel_threshold", "regions", "mask", "path", "file")
+PREDICTS_ALONE = ("pixel_threshold", "regions", "statistics", "mask", "path", "file", "check")
 
 
 def assert_same_row(given, wanted):

@@ -12,7 +12,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from fdsl.api import AnomalyDetector
-from fdsl.inspection.score_files import MOST_SAID
+from fdsl.inspection.score_files import MOST_WARNED
 from fdsl.report import drawing
 from fdsl.store.maps import load_maps
 from fdsl.store.prediction_folder import PredictionFolder
@@ -634,4 +634,4 @@ def test_of_each_kind_of_warning_there_are_few(place, backbone, tmp_path, logged
     line_of(tmp_path / "line", range(9))
     run = ["--references", str(place / "good"), "--input", str(tmp_path / "line"), "--pictures", "none"]
     predict.main([*run, "--output", str(tmp_path / "out"), "--method", "nearest", *backbone])
-    assert len({line for line in logged().splitlines() if "changed; see" in line}) == MOST_SAID["drift"] < 9
+    assert len({line for line in logged().splitlines() if "changed; see" in line}) == MOST_WARNED["drift"] < 9

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fdsl.api import AnomalyDetector
+from fdsl.store.journal import Journal, RowIndex
 from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.store.resume_index import ResumeIndex, maps_digest
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME
 from tests.support.small_runs import command
@@ -89,101 +89,61 @@ def test_a_map_without_its_row_is_cut_off(detector, photographs, tmp_path, monke
     assert same_maps(tmp_path / "out", tmp_path / "whole")
 
 
-NUMBERS = ("x", "y", "width", "height", "area", "peak", "mean", "major_axis", "minor_axis", "orientation")
-REGION = {
-    **dict.fromkeys(NUMBERS, 3),
-    "centroid": [2.5, 4.0],
-    "outline": [[1.0, 2.0], [4.0, 2.0], [4.0, 6.0]],
-}
-
-
-def a_row(folder, name, maps=()):
-    """A row as predict.py writes it, of a file that is drawn into the folder."""
-    draw(folder / name, 3)
-    box = {"x": 1, "y": 2, "width": 3, "height": 4, "area": 5, "peak": 0.5}
-    return {
-        "image": name,
-        **dict.fromkeys(("score", "base_score", "threshold"), 0.5),
-        **dict.fromkeys(("window_score", "normal_percentile", "picture", "mask", "reason")),
-        "anomalous": True,
-        "boxes": [box],
-        "pixel_threshold": 0.4,
-        "regions": [REGION],
-        "width": 80,
-        "height": 60,
-        "grid": 2,
-        **({"maps": maps_digest(list(maps))} if maps else {}),
-        "file": stamp_of(folder / name),
-    }
-
-
-def as_lines(rows):
-    return "".join(json.dumps(row) + "\n" for row in rows)
+def a_journal(folder, source, count):
+    """A journal of so many rows with maps, of files that are drawn into `source`."""
+    journal = Journal(folder, keep_maps=True)
+    for number in range(count):
+        name = f"{number}.png"
+        draw(source / name, number)
+        row = {"image": name, "score": 0.5, "window_score": None, "grid": 2, "file": stamp_of(source / name)}
+        journal.add(row, np.full((2, 2), number), None)
+    journal.close()
+    return (folder / "rows.jsonl").read_bytes().splitlines(keepends=True)
 
 
 def test_what_belongs_to_another_row_ends_what_is_taken_up(tmp_path):
-    maps = [np.full((2, 2), number, np.float32).tobytes() for number in range(3)]
-    text = as_lines(a_row(tmp_path, f"{number}.png", [own]) for number, own in enumerate(maps))
-    (tmp_path / "rows.jsonl").write_text(text)
-    (tmp_path / "base.f32").write_bytes(maps[0] + maps[2] + maps[1])
-    known = ResumeIndex(tmp_path, keep_maps=True)
-    assert len(known) == 1
-    assert (tmp_path / "base.f32").read_bytes() == maps[0]
-    assert (tmp_path / "rows.jsonl").read_text() == text.splitlines(keepends=True)[0]
+    rows = a_journal(tmp_path / "j", tmp_path, 3)
+    maps = np.fromfile(tmp_path / "j/base.f32", np.float32).reshape(3, 4)
+    maps[[0, 2, 1]].tofile(tmp_path / "j/base.f32")
+    assert len(RowIndex([tmp_path / "j"], keep_maps=True, confirmed=True)) == 1
+    assert (tmp_path / "j/base.f32").read_bytes() == maps[0].tobytes()
+    assert (tmp_path / "j/rows.jsonl").read_bytes() == rows[0]
 
 
-def test_rows_that_are_dropped_take_their_maps_along(tmp_path):
-    maps = [np.full((2, 2), number, np.float32).tobytes() for number in range(4)]
-    rows = [a_row(tmp_path, f"{number}.png", [own]) for number, own in enumerate(maps)]
-    (tmp_path / "rows.jsonl").write_text(as_lines(rows))
-    (tmp_path / "base.f32").write_bytes(b"".join(maps))
-    known = ResumeIndex(tmp_path, keep_maps=True)
+def test_rows_are_copied_with_their_maps(tmp_path):
+    a_journal(tmp_path / "j", tmp_path, 4)
+    index = RowIndex([tmp_path / "j"], keep_maps=True)
     for name in ("3.png", "1.png"):
-        assert known.holds(name, tmp_path / name) and known.has(name)
-    assert known.drop_others() == ["0.png", "2.png"]
-    assert (tmp_path / "base.f32").read_bytes() == maps[1] + maps[3]
-    again = ResumeIndex(tmp_path, keep_maps=True)
-    assert len(again) == len(known) == 2
-    assert again.holds("3.png", tmp_path / "3.png") and not again.holds("0.png", tmp_path / "0.png")
+        assert index.holds(name, tmp_path / name)
+    assert len(index) == 2 and index.others() == ["0.png", "2.png"]
+    copy = Journal(tmp_path / "copy", keep_maps=True)
+    assert list(index.copy((f"{number}.png" for number in range(5)), copy)) == ["0.png", "2.png", "4.png"]
+    copy.close()
+    again = RowIndex([tmp_path / "copy"], keep_maps=True)
+    assert again.holds("3.png", tmp_path / "3.png") and again.others() == ["1.png"]
+    assert np.fromfile(tmp_path / "copy/base.f32", np.float32).tolist() == [1] * 4 + [3] * 4
 
 
-MISSING = object()
-WRONG = [
-    *(("score", value) for value in (MISSING, None, "0.5", True, float("nan"), float("inf"), 10**400, [])),
-    *(("base_score", value) for value in (MISSING, None, {})),
-    *((name, "x") for name in ("window_score", "normal_percentile", "threshold", "anomalous", "boxes")),
-    *((name, MISSING) for name in ("window_score", "normal_percentile", "threshold", "anomalous", "boxes")),
-    *(("anomalous", value) for value in (0, 1, 0.0)),
-    *(("reason", value) for value in (MISSING, 5, ["dark"])),
-    *(("boxes", value) for value in ([1], [{}], [{"x": 1}], {}, [[1, 2, 3, 4]])),
-    *((name, value) for name in ("width", "height", "grid") for value in (MISSING, 0, -3, 2.0, "2", 10**30)),
-    *(("regions", value) for value in (MISSING, {}, [1], [{}], [{**REGION, "outline": [[1]]}])),
-    *(
-        ("regions", [{**REGION, name: value}])
-        for name, value in (("outline", 5), ("centroid", 5), ("x", "1"))
-    ),
-    *(("pixel_threshold", value) for value in (MISSING, "x")),
-    *(("mask", value) for value in (MISSING, "../x.png", "masks/x.jpg", "pictures/x.png")),
-    *(("picture", value) for value in (MISSING, "../x.jpg", "/x.jpg", 5, "pictures/../../x.jpg")),
-    *(("file", value) for value in (MISSING, None, {}, {"bytes": 1, "modified": 2, "digest": "x"})),
-    ("file", {"bytes": 10**30, "modified": 1, "digest": "0" * 16}),
-    ("image", 5),
-    ("maps", 5),
-]
+CHANGES = {
+    "cut off": lambda row: row[:-9],
+    "without its end": lambda row: row.rstrip(),
+    "another score": lambda row: row.replace(b'"score": 0.5', b'"score": 0.6'),
+    "a value too few": lambda row: row.replace(b', "score": 0.5', b""),
+    "no number": lambda row: row.replace(b"0.5", b"NaN"),
+    "no digest": lambda row: row.replace(b'"check"', b'"other"'),
+    "no row": lambda row: b"[1, 2]\n",
+    "too deep": lambda row: b"[" * 100_000 + b"\n",
+    "zeros": lambda row: bytes(len(row)),
+}
 
 
-@pytest.mark.parametrize(
-    "name, value", WRONG, ids=[f"{name}-{number}" for number, (name, _) in enumerate(WRONG)]
-)
-def test_a_row_with_missing_or_wrong_values_is_none(tmp_path, name, value):
-    right, wrong = a_row(tmp_path, "a.png"), a_row(tmp_path, "b.png")
-    wrong[name] = value
-    if value is MISSING:
-        del wrong[name]
-    (tmp_path / "rows.jsonl").write_text(as_lines([right, wrong, a_row(tmp_path, "c.png")]))
-    known = ResumeIndex(tmp_path, keep_maps=False)
-    assert len(known) == 1 and known.holds("a.png", tmp_path / "a.png")
-    assert (tmp_path / "rows.jsonl").read_text() == as_lines([right])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_row_that_was_changed_ends_what_is_taken_up(tmp_path, change):
+    rows = a_journal(tmp_path / "j", tmp_path, 3)
+    (tmp_path / "j/rows.jsonl").write_bytes(rows[0] + CHANGES[change](rows[1]) + rows[2])
+    index = RowIndex([tmp_path / "j"], keep_maps=False)
+    assert index.holds("0.png", tmp_path / "0.png") and not index.holds("2.png", tmp_path / "2.png")
+    assert (tmp_path / "j/rows.jsonl").read_bytes() == rows[0] and index.others() == []
 
 
 def test_a_run_goes_on_from_rows_that_somebody_changed(detector, photographs, tmp_path):
@@ -192,9 +152,22 @@ def test_a_run_goes_on_from_rows_that_somebody_changed(detector, photographs, tm
     kept = tmp_path / "out/scores.jsonl"
     rows = lines(tmp_path / "out")
     del rows[1]["boxes"]
-    kept.write_text(as_lines(rows) + "[1, 2]\n")
+    kept.write_text("".join(json.dumps(row) + "\n" for row in rows) + "[1, 2]\n")
     run(detector, photographs, tmp_path / "out", "--resume")
     assert lines(tmp_path / "out") == lines(tmp_path / "whole")
+
+
+def test_no_path_of_a_row_leads_out_of_the_output_folder(detector, photographs, tmp_path):
+    run(detector, photographs, tmp_path / "out")
+    (tmp_path / "mine.jpg").write_text("mine")
+    text = (tmp_path / "out/scores.jsonl").read_text()
+    row = {**json.loads(text.splitlines()[0]), "picture": "pictures/../../mine.jpg"}
+    journal = Journal(tmp_path / "j", keep_maps=False)
+    journal.add(row, None, None)
+    journal.close()
+    shutil.copy(tmp_path / "j/rows.jsonl", tmp_path / "out/scores.jsonl")
+    run(detector, photographs, tmp_path / "out")
+    assert (tmp_path / "mine.jpg").read_text() == "mine"
 
 
 @pytest.mark.parametrize("kind", ["bmp", "tif", "png"])

@@ -20,8 +20,8 @@ from fdsl.api import AnomalyDetector
 from fdsl.evaluation.run_folder import read_run_config
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.detector_metadata import METADATA_KEY
+from fdsl.store.journal import Journal, RowIndex
 from fdsl.store.maps import load_maps
-from fdsl.store.resume_index import ResumeIndex
 from fdsl.store.training_state import METADATA_KEY as UNFINISHED
 from fdsl.store.training_state import TrainingState
 from models.methods.fdsl import Fdsl
@@ -180,7 +180,18 @@ ROW = {
     "size": [10, 10],
     "file": {"bytes": 3, "modified": 4, "digest": "0" * 16},
 }
-JOURNAL = (json.dumps(ROW) + "\n").encode() * 2
+
+
+def stored_rows():
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder), keep_maps=False)
+        for name in ("a.png", "b.png"):
+            journal.add({**ROW, "image": name}, None, None)
+        journal.close()
+        return (Path(folder) / "rows.jsonl").read_bytes()
+
+
+JOURNAL = stored_rows()
 
 
 @often
@@ -190,9 +201,9 @@ def test_damaged_journals(data, content):
     for text in (content, made_up.encode("utf-8", "surrogatepass"), DEEP.encode() + b"\n"):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "rows.jsonl").write_bytes(text)
-            taken_up = ResumeIndex(Path(folder), keep_maps=False)
+            taken_up = RowIndex([Path(folder)], keep_maps=False)
             taken_up.holds("a.png", Path(folder) / "rows.jsonl")
-            taken_up.drop_others()
+            taken_up.others()
 
 
 @pytest.mark.parametrize("text", [DEEP, '{"windows":' * 100_000, "[]", "3", '"x"', "\ufeff{}", "9" * 5000])

@@ -8,7 +8,7 @@ import torch
 
 from data.live import Frame
 from fdsl.inspection.reading import Reading
-from fdsl.inspection.score_files import Made, score_frames
+from fdsl.inspection.score_files import Made, Watch, score_frames
 from fdsl.prediction import Prediction
 from models.features import ScoreMaps
 from utils.errors import ConfigError
@@ -42,12 +42,14 @@ def events(device, endless=False, refused=None):
         scorer=SimpleNamespace(detector=SimpleNamespace(backbone=backbone)),
         reference_sizes=[],
         statistics=np.zeros((0, 4)),
+        kept=[],
         to_batch=lambda photos: torch.zeros(len(photos), 3, 8, 8, dtype=torch.uint8),
         begin_batch=begin_batch,
     )
     frames = [Frame(str(number), np.zeros((8, 8, 3), np.uint8), 0, "") for number in range(3)]
     source = SimpleNamespace(endless=endless, frames=lambda: iter(frames))
-    rows = score_frames(detector, source, None, Made("none"), Reading(batch_size=1), None)
+    watch = Watch(detector)
+    rows = score_frames(detector, source, None, Made("none"), Reading(batch_size=1), watch)
     try:
         seen.extend(f"row {row['image']}" for row in rows)
     except ConfigError:
