@@ -5,8 +5,10 @@
 Each training image of a product is the one reference in turn, and each of its test images is held against it
 (utils/image_statistics.py). Prints the number of pairs and of those with a reason, which are all false. Then
 the number of ordered pairs of normal images, and of those that would count as one reference
-(fdsl/references/reference_checks.py). A second table has the frames of a camera that fails, made from four
-normal test images, and how many per cent of their pairs have a reason.
+(fdsl/references/reference_checks.py), and in how many of 1,000 draws of four normal images as references one
+would be left out. A second table has the frames of a camera that fails, made from four normal test images,
+and how many per cent of their pairs have a reason. A third one has the same frames among three normal images:
+in how many per cent of the draws the frame is left out, and nothing else.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from data.tensors import image_to_pixels
 from fdsl.flags.arguments import whole
 from fdsl.references.reference_checks import Thumbnail
 from utils.command import run_command
-from utils.image_statistics import reason_of, statistics_of
+from utils.image_statistics import implausible_references, reason_of, statistics_of
+
+DRAWS, SHOTS = 1000, 4
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,7 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("data", nargs="+", metavar="DATASET=DIR")
     parser.add_argument("--image-size", type=whole(16), default=448, metavar="PX")
     args = parser.parse_args(argv)
-    lines, flagged = [], dict[str, dict[str, str]]()
+    lines, flagged, left_out = [], dict[str, dict[str, str]](), dict[str, dict[str, str]]()
+    generator = np.random.default_rng(0)
     for given in args.data:
         dataset, _, folder = given.partition("=")
         catalogue = open_catalogue(dataset, Path(folder))
@@ -56,21 +61,29 @@ def main(argv: list[str] | None = None) -> None:
 
         for category, records in catalogue.test.items():
             references = [statistics(photograph(record)) for record in catalogue.train[category]]
-            false = reasons([statistics(photograph(record)) for record in records], references)
+            tests = [statistics(photograph(record)) for record in records]
+            false = reasons(tests, references)
             normal = [record for record in records if not record.anomalous]
+            known = np.stack([*references, *(one for one, of in zip(tests, records) if not of.anomalous)])
+            draws = [known[generator.permutation(len(known))[:SHOTS]] for _ in range(DRAWS)]
+            named = [bool(implausible_references(draw)) for draw in draws]
             thumbnails = [Thumbnail(photograph(one)) for one in normal + catalogue.train[category]]
             copies = [one.shows_the_same_as(other) for one, other in permutations(thumbnails, 2)]
-            lines.append([category, len(false), sum(false), len(copies), sum(copies)])
+            lines.append([category, len(false), sum(false), len(copies), sum(copies), len(named), sum(named)])
             chosen = [failing(photograph(one)) for one in normal[:: max(1, len(normal) // 4)][:4]]
-            flagged[category] = {
-                kind: f"{100 * np.mean(reasons([statistics(one[kind]) for one in chosen], references)):.0f}"
-                for kind in chosen[0]
-            }
-    lines.append(["all", *(sum(line[column] for line in lines) for column in range(1, 5))])
+            flagged[category], left_out[category] = {}, {}
+            for kind in chosen[0]:
+                frames = [statistics(one[kind]) for one in chosen]
+                among = [np.stack([frames[n % 4], *draw[1:]]) for n, draw in enumerate(draws)]
+                alone = [list(implausible_references(one)) == [0] for one in among]
+                flagged[category][kind] = f"{100 * np.mean(reasons(frames, references)):.0f}"
+                left_out[category][kind] = f"{100 * np.mean(alone):.0f}"
+    lines.append(["all", *(sum(line[column] for line in lines) for column in range(1, 7))])
     columns = ["product", "pairs", "with a reason", "pairs of normal images", "taken for copies"]
-    print(tabulate(lines, columns, tablefmt="github"))
-    kinds = [[kind, *(found[kind] for found in flagged.values())] for kind in next(iter(flagged.values()))]
-    print(tabulate(kinds, ["frame", *flagged], tablefmt="github"))
+    print(tabulate(lines, [*columns, "draws", "with one left out"], tablefmt="github"))
+    for found in (flagged, left_out):
+        kinds = [[kind, *(one[kind] for one in found.values())] for kind in next(iter(found.values()))]
+        print(tabulate(kinds, ["frame", *found], tablefmt="github"))
 
 
 def failing(photo: Image.Image) -> dict[str, Image.Image]:
@@ -87,6 +100,8 @@ def failing(photo: Image.Image) -> dict[str, Image.Image]:
         frames[f"noise {deviation}"] = pixels + generator.normal(0, deviation, pixels.shape)
     for blur in (2, 4, 8, 16):
         frames[f"blur {blur}"] = cv2.GaussianBlur(pixels, (0, 0), blur * max(photo.size) / 900)
+    for number, colour in enumerate(("red", "green", "blue")):
+        frames[f"no {colour}"] = pixels * (np.arange(3) != number)
     for factor in (2, 4, 1 / 4, 1 / 8):
         frames[f"exposure x {factor:g}"] = pixels * factor
     made = {kind: Image.fromarray(frame.clip(0, 255).astype(np.uint8)) for kind, frame in frames.items()}

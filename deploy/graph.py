@@ -22,7 +22,7 @@ from utils.numbers import percentile_of
 from utils.text import one_line, printable
 from utils.tile_layout import Crops
 
-FORMAT = "1"
+FORMAT = "2"
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # and what OpenVINO calls them
 
@@ -31,7 +31,7 @@ PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # and what OpenVINO calls them
 class Result:
     """The result of one photograph of `size` (width, height): its scores, its map (G,G), whether it is
     anomalous (None: there is no threshold), and the boxes of its hot regions, the hottest first. statistics:
-    those of the image (6,)."""
+    those of the image (9,)."""
 
     size: tuple[int, int]
     score: float

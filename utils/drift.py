@@ -60,7 +60,7 @@ class Change(NamedTuple):
 
 
 class Drift:
-    """Follows photographs in the order they come. `references`: their statistics (K,6), as
+    """Follows photographs in the order they come. `references`: their statistics (K,9), as
     utils/image_statistics.py gives them. `file`: where the first window is kept, so that another process goes
     on with it; ConfigError for one that holds something else."""
 
@@ -92,7 +92,7 @@ class Drift:
         self._widen(np.median([one.values for one in first], axis=0))
 
     def add(self, name: str, statistics: np.ndarray, percentile: float | None) -> list[str]:
-        """Takes the next photograph, by its statistics (6,), of which the first three count; returns what
+        """Takes the next photograph, by its statistics (9,), of which the first three count; returns what
         there is to report now, as sentences. Frames that cannot be judged are not given."""
         seen = Seen(name, statistics[:3], percentile)
         if len(self._first) < self.window:

@@ -1,8 +1,8 @@
-"""Whether an image can show what the references show: its brightness, contrast, sharpness, noise and
-repeated lines compared with theirs.
+"""Whether an image can show what the references show: its brightness, contrast, sharpness, noise, colours,
+repeated and shifted lines compared with theirs.
 
-The bounds are wide: they are for frames that show no part, lost some of it, are noisy or out of focus. On
-real photographs of six products none is exceeded (docs/measurements.md).
+The bounds are wide: they are for frames that show no part, lost some of it, are torn, noisy or out of focus.
+On real photographs of six products none is exceeded (docs/measurements.md).
 """
 
 from __future__ import annotations
@@ -13,44 +13,91 @@ from itertools import groupby
 import numpy as np
 
 NO_PART = "no part in the picture"
-LOST = "part of the picture is lost"
+LOST, SHIFTED = "part of the picture is lost", "part of the picture is shifted"
 OUT_OF_FOCUS, NOISY = "out of focus", "noisier than the references"
+COLOUR_LOST = "a colour is lost"
 DARK, BRIGHT = "darker than the references", "brighter than the references"
-PER_IMAGE = 6  # statistics
+PER_IMAGE = 9  # statistics
 CELL = 16  # pixels: side of the cells that the noise is found in,
 SMOOTHEST = 0.05  # in this share of them
 REPEATED = 0.05  # grey levels, on average: a row or column that differs less from the one before repeats it
 ACROSS = 0.7  # of a line's pixels differ from the line before in a step,
 STEP = 2  # which is so many lines wide after resizing
+BLOCKS = 112  # along a side, about: means of such blocks are as sharp where a small photograph is enlarged
+NEAREST_SHIFT = 1 / 32  # of a row's length
 LEAST_CONTRAST, LEAST_SHARPNESS, MOST_SHARPNESS = 1 / 8, 1 / 7, 7.0  # of the references' lowest or highest
-LEAST_FOCUS, MOST_NOISE = 0.5, 6.0  # likewise,
-NOISE_FLOOR = 0.5  # grey levels: of references with less, as where their ground is saturated
+LEAST_FOCUS, MOST_NOISE = 1 / 2, 6.0  # likewise,
+LEAST_COARSE_FOCUS = 1 / 1.5  # of the other references' lowest: these have no defects, and vary less
+NOISE_FLOOR = 0.5  # grey levels: of references with less, as where they are saturated or lack a colour
 LEAST_LIGHT = 1 / 8  # of the references' distance from black, and from white
 MORE_REPEATED = 0.15  # of the side, beyond the references' longest run of repeated lines
+MORE_SHIFTED = 0.4  # beyond the references' largest shift
+# Focus in blocks, of an image that has less contrast than every reference: that of white noise is 2.24, a
+# little less after resizing; and times the references' highest.
+WHITE, WHITER = 2.0, 1.15
 ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is reported
 
 
 def statistics_of(pixels: np.ndarray) -> np.ndarray:
-    """An image (3,S,S) uint8, S from 4 on -> (6,) float64, of its grey levels: mean; standard deviation; mean
+    """An image (3,S,S) uint8, S from 4 on -> (9,) float64, of its grey levels: mean; standard deviation; mean
     absolute Laplacian; longest run of rows or columns that repeat the one before and end in a step across the
     image, as a share of S; standard deviation of the noise; root mean square of the Laplacian divided by that
-    of the gradient."""
-    grey = pixels.astype(np.float32).mean(0)
-    down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
-    bent = np.diff(down, axis=0)
-    laplacian = bent[:, 1:-1] + np.diff(right, axis=1)[1:-1]
-    gradient = max(np.square(down).mean() + np.square(right).mean(), np.finfo(np.float32).tiny)
+    of the gradient; the same of the image of BLOCKS x BLOCKS; how much better a row agrees with the one above
+    it after a shift, in variances. Last the least standard deviation of a colour."""
+    colours = pixels.astype(np.float32)
+    grey = colours.mean(0)
+    down, right, laplacian = _derivatives(grey)
+    side = max(len(grey) // BLOCKS, 1)
+    columns = _means(grey.T, side).T
     return np.array(
         [
             grey.mean(),
             grey.std(),
             np.abs(laplacian).mean(),
             max(_longest_run(down), _longest_run(right.T)) / len(grey),
-            _noise(np.diff(bent, n=2, axis=1)),
-            np.sqrt(np.square(laplacian).mean() / gradient),
+            _noise(np.diff(down, axis=0)),
+            _focus(down, right, laplacian),
+            _focus(*_derivatives(_means(columns, side))),
+            _shift(columns - columns.mean()),
+            colours.std((1, 2)).min(),
         ],
         np.float64,
     )
+
+
+def _derivatives(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(S,S) -> differences of rows (S-1,S) and of columns (S,S-1), and the Laplacian (S-2,S-2)."""
+    down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
+    return down, right, np.diff(down, axis=0)[:, 1:-1] + np.diff(right, axis=1)[1:-1]
+
+
+def _focus(down: np.ndarray, right: np.ndarray, laplacian: np.ndarray) -> np.floating:
+    gradient = max(np.square(down).mean() + np.square(right).mean(), np.finfo(np.float32).tiny)
+    return np.sqrt(np.square(laplacian).mean() / gradient)
+
+
+def _means(lines: np.ndarray, count: int) -> np.ndarray:
+    """(n,m) -> (n // count,m), the means of so many lines each; what is left over is cut."""
+    end = len(lines) // count * count
+    return np.add.reduce([lines[first:end:count] for first in range(count)]) / count
+
+
+def _shift(grey: np.ndarray) -> float:
+    """Grey levels (S,n) of mean 0 -> the largest of: how much better two rows agree with a shift of the lower
+    one than without, less how much they still differ, as a share of their variance or the image's, the
+    largest. The rows lie STEP apart, for a step is so wide after resizing; what leaves a row at one end comes
+    in again at the other. 0 where rows are so short that they agree by chance."""
+    length = grey.shape[1]
+    if length < BLOCKS:
+        return 0.0
+    energy = np.square(grey).mean(1)
+    larger = np.maximum(energy[:-STEP], energy[STEP:])
+    spectra = np.fft.rfft(grey)
+    products = np.fft.irfft(spectra[:-STEP].conj() * spectra[STEP:], n=length) / length  # (S-STEP, shifts)
+    close = np.minimum(np.arange(length), length - np.arange(length)) <= NEAREST_SHIFT * length
+    shifted, still = products[:, ~close].max(1), products[:, close].max(1)
+    gain = (shifted - still) - (larger - shifted)
+    return float((gain / np.maximum(larger, max(energy.mean(), np.finfo(np.float32).tiny))).max())
 
 
 def _longest_run(differences: np.ndarray) -> int:
@@ -67,9 +114,10 @@ def _longest_run(differences: np.ndarray) -> int:
     return longest
 
 
-def _noise(differences: np.ndarray) -> float:
-    """Second differences in both directions (h,w) -> the standard deviation of white noise that gives them
-    (Immerkaer 1996), where the image is smoothest: over all of it, texture counts as noise."""
+def _noise(bent: np.ndarray) -> float:
+    """Second differences of rows (h,w) -> the standard deviation of white noise that gives them and those of
+    columns (Immerkaer 1996), where the image is smoothest: over all of it, texture counts as noise."""
+    differences = np.diff(bent, n=2, axis=1)
     rows, columns = (side // CELL for side in differences.shape)
     cells = np.abs(differences[: rows * CELL, : columns * CELL]).reshape(rows, CELL, columns, CELL)
     if not cells.size:
@@ -77,10 +125,10 @@ def _noise(differences: np.ndarray) -> float:
     return float(np.quantile(cells.mean((1, 3)), SMOOTHEST) * np.sqrt(np.pi / 2) / 6)
 
 
-def reason_of(found: np.ndarray, references: np.ndarray) -> str:
-    """Why an image of these statistics (6,) cannot be judged by references of those (K,6); "" where it
-    can."""
-    brightness, contrast, sharpness, repeated, noise, focus = found
+def reason_of(found: np.ndarray, references: np.ndarray, least_coarse: float = LEAST_FOCUS) -> str:
+    """Why an image of these statistics (9,) cannot be judged by references of those (K,9); "" where it can.
+    `least_coarse`: the least focus in blocks, of the references' lowest."""
+    brightness, contrast, sharpness, repeated, noise, focus, coarse, shift, colour = found
     low, high = references.min(0), references.max(0)
     if contrast < LEAST_CONTRAST * low[1]:
         return NO_PART
@@ -90,24 +138,36 @@ def reason_of(found: np.ndarray, references: np.ndarray) -> str:
         return BRIGHT
     if repeated > high[3] + MORE_REPEATED:
         return LOST
-    if sharpness < LEAST_SHARPNESS * low[2] or focus < LEAST_FOCUS * low[5]:
+    if colour < LEAST_CONTRAST * low[8] - NOISE_FLOOR:
+        return COLOUR_LOST
+    if shift > max(high[7], 0) + MORE_SHIFTED:
+        return SHIFTED
+    blurred = focus < LEAST_FOCUS * low[5] or coarse < least_coarse * low[6]
+    if blurred or sharpness < LEAST_SHARPNESS * low[2]:
         return OUT_OF_FOCUS
-    noisy = noise > MOST_NOISE * max(high[4], NOISE_FLOOR)
-    return NOISY if noisy or sharpness > MOST_SHARPNESS * high[2] else ""
+    if noise > MOST_NOISE * max(high[4], NOISE_FLOOR) or sharpness > MOST_SHARPNESS * high[2]:
+        return NOISY
+    white = coarse > max(WHITE, WHITER * high[6]) and contrast < low[1]
+    return NO_PART if white else ""
 
 
-def implausible_references(found: np.ndarray) -> list[int]:
-    """Which of several references, by their statistics (K,6), cannot show what the others show; never half of
-    them or more. Of two, the one that shows no part, or where that might be either, lost some of it."""
-    reasons = [
-        reason_of(one, np.delete(found, number, axis=0)) if len(found) > 1 else ""
-        for number, one in enumerate(found)
-    ]
-    if len(found) == 2:
-        odd = [number for number, reason in enumerate(reasons) if reason == NO_PART]
-        return [reasons.index(LOST)] if odd and LOST in reasons else odd
-    odd = [number for number, reason in enumerate(reasons) if reason]
-    return odd if 2 * len(odd) < len(found) else []
+def implausible_references(found: np.ndarray) -> dict[int, str]:
+    """Which of several references, by their statistics (K,9), cannot show what the others show, each with the
+    reason; never half of them or more. Of two, the one that shows no part, or where that might be either,
+    lost some of it; else the one that is torn, out of focus or lost a colour, if the other
+    has no reason."""
+    if len(found) < 2:
+        return {}
+    least_coarse = LEAST_COARSE_FOCUS if len(found) > 2 else LEAST_FOCUS
+    each = (reason_of(one, np.delete(found, place, axis=0), least_coarse) for place, one in enumerate(found))
+    reasons = {place: reason for place, reason in enumerate(each) if reason}
+    given = set(reasons.values())
+    if len(found) == 2 and NO_PART in given:
+        wanted = LOST if LOST in given else NO_PART
+        reasons = {place: reason for place, reason in reasons.items() if reason == wanted}
+    elif len(found) == 2 and not given <= {SHIFTED, OUT_OF_FOCUS, COLOUR_LOST}:
+        return {}
+    return reasons if 2 * len(reasons) < max(len(found), 3) else {}
 
 
 def other_shape(size: tuple[int, int], references: Sequence[tuple[int, ...]]) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data.tensors import image_to_pixels
-from utils.image_statistics import PER_IMAGE, implausible_references, reason_of, statistics_of
+from utils.image_statistics import PER_IMAGE, implausible_references, statistics_of
 
 logger = logging.getLogger("fdsl")
 SIDE = 64  # pixels, of the thumbnails that are compared
@@ -39,8 +39,7 @@ def usable_references(photographs: Sequence[Image.Image], names: Sequence[str], 
     numbers = list(thumbnails)
     statistics = statistics_of_references([photographs[number] for number in numbers], side)
     implausible = implausible_references(statistics)
-    for place in implausible:
-        reason = reason_of(statistics[place], np.delete(statistics, implausible, axis=0))
+    for place, reason in implausible.items():
         logger.warning("warning: %s is left out of the references: %s", names[numbers[place]], reason)
     return [number for place, number in enumerate(numbers) if place not in implausible]
 
@@ -67,6 +66,6 @@ def _rms(values: np.ndarray) -> float:
 
 
 def statistics_of_references(photographs: Sequence[Image.Image], side: int) -> np.ndarray:
-    """(K,6): the `statistics_of` each photograph, resized to side x side pixels."""
+    """(K,9): the `statistics_of` each photograph, resized to side x side pixels."""
     rows = [statistics_of(image_to_pixels(photo, side).numpy()) for photo in photographs]
     return np.stack(rows) if rows else np.empty((0, PER_IMAGE))

@@ -9,11 +9,13 @@ from scipy.ndimage import gaussian_filter
 
 from utils.image_statistics import (
     BRIGHT,
+    COLOUR_LOST,
     DARK,
     LOST,
     NO_PART,
     NOISY,
     OUT_OF_FOCUS,
+    SHIFTED,
     implausible_references,
     reason_of,
     statistics_of,
@@ -49,6 +51,12 @@ def repeated(image, share):
     return image[:, np.minimum(np.arange(SIDE), round(SIDE * (1 - share)))]
 
 
+def torn(image, share):
+    """With its rows shifted by that share of their length, from a third of the height on."""
+    row, shift = len(image[0]) // 3, round(share * len(image[0]))
+    return np.concatenate([image[:, :row], np.roll(image[:, row:], shift, 2)], 1)
+
+
 def stored_as_jpeg(image, quality):
     file = BytesIO()
     Image.fromarray(image.transpose(1, 2, 0)).save(file, "JPEG", quality=quality)
@@ -61,6 +69,13 @@ def smooth_part(seed=0):
     image = 150 + columns / 4 + rows / 4 + np.random.default_rng(seed).normal(0, 0.6, (SIDE, SIDE))
     image[40:70, 30:60] = part(seed)[0, 40:70, 30:60]
     return np.stack([image] * 3).astype(np.uint8)
+
+
+def enlarged(seed=0, contrast=50, smooth=0.7):
+    """A texture as on a small photograph that was enlarged, as smooth as a blurred one."""
+    small = gaussian_filter(np.random.default_rng(seed).normal(0, 1, (112, 112)), smooth)
+    image = Image.fromarray(150 + contrast * small).resize((448, 448), Image.Resampling.BICUBIC)
+    return np.stack([np.asarray(image)] * 3).clip(0, 255).astype(np.uint8)
 
 
 CASES = {
@@ -91,6 +106,48 @@ def test_a_frame_that_shows_no_part_has_a_reason_and_a_part_has_none(case):
     image, expected = CASES[case]
     found = reason_of(statistics_of(image), np.stack([statistics_of(part(seed)) for seed in (1, 2)]))
     assert found in (expected if isinstance(expected, tuple) else (expected,))
+
+
+@pytest.mark.parametrize(
+    "image, expected",
+    [
+        (gaussian_filter(enlarged(7), (0, 8, 8)), OUT_OF_FOCUS),
+        (enlarged(7, contrast=8, smooth=0), NO_PART),  # a third of their contrast, and nothing but noise
+        (torn(enlarged(7), 1 / 3), SHIFTED),
+        (torn(enlarged(7), 1 / 10), SHIFTED),
+        (torn(enlarged(7), 1 / 50), ""),
+        (enlarged(7), ""),
+        (stored_as_jpeg(enlarged(7), 10), ""),
+        (enlarged(7)[:, :, ::-1], ""),
+    ],
+)
+def test_a_smooth_photograph_is_no_blurred_one_and_a_blurred_one_of_it_is(image, expected):
+    references = np.stack([statistics_of(enlarged(seed)) for seed in (1, 2)])
+    assert reason_of(statistics_of(image), references) == expected
+    assert reason_of(statistics_of(image), references[:1]) == expected
+
+
+def test_rows_that_are_staggered_by_themselves_are_no_tear():
+    """The squares of every second row lie beside those above; small images are not asked."""
+
+    def larger(image):
+        return image.repeat(2, 1).repeat(2, 2)
+
+    assert statistics_of(larger(part()))[7] > 0.9 and statistics_of(part())[7] == 0
+    assert reason_of(statistics_of(larger(part(3))), statistics_of(larger(part(4)))[None]) == ""
+    assert reason_of(statistics_of(larger(part(3))), statistics_of(enlarged(4))[None]) == SHIFTED
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_lost_colour_is_named_and_one_that_the_references_lack_is_not(number):
+    coloured = (enlarged(1) * np.array([1, 0.8, 0.5])[:, None, None]).astype(np.uint8)
+    without = np.where(np.arange(3)[:, None, None] == number, 0, coloured).astype(np.uint8)
+    references = np.stack([statistics_of(coloured)])
+    assert reason_of(statistics_of(without), references) == COLOUR_LOST
+    full = np.where(np.arange(3)[:, None, None] == number, 255, coloured).astype(np.uint8)
+    assert reason_of(statistics_of(full), references) == COLOUR_LOST
+    assert reason_of(statistics_of(without), np.stack([statistics_of(without)])) == ""
+    assert implausible_references(np.stack([*references, statistics_of(without)])) == {1: COLOUR_LOST}
 
 
 @pytest.mark.parametrize("quality", [50, 75, 95])
@@ -143,36 +200,60 @@ def test_of_uniform_and_very_small_images_all_statistics_are_numbers():
 @pytest.mark.parametrize(
     "found, reason",
     [
-        ((100, 40, 5, 0.1, 1, 1), ""),
-        ((100, 4.9, 5, 0.1, 1, 1), NO_PART),
-        ((12, 40, 5, 0.1, 1, 1), DARK),
-        ((237, 40, 5, 0.1, 1, 1), BRIGHT),
-        ((100, 40, 0.7, 0.1, 1, 1), OUT_OF_FOCUS),
-        ((100, 40, 36, 0.1, 1, 1), NOISY),
-        ((100, 40, 5, 0.26, 1, 1), LOST),
-        ((100, 40, 5, 0.1, 6.1, 1), NOISY),
-        ((100, 40, 5, 0.1, 1, 0.49), OUT_OF_FOCUS),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 40), ""),
+        ((100, 4.9, 5, 0.1, 1, 1, 1.2, 0, 40), NO_PART),
+        ((12, 40, 5, 0.1, 1, 1, 1.2, 0, 40), DARK),
+        ((237, 40, 5, 0.1, 1, 1, 1.2, 0, 40), BRIGHT),
+        ((100, 40, 0.7, 0.1, 1, 1, 1.2, 0, 40), OUT_OF_FOCUS),
+        ((100, 40, 36, 0.1, 1, 1, 1.2, 0, 40), NOISY),
+        ((100, 40, 5, 0.26, 1, 1, 1.2, 0, 40), LOST),
+        ((100, 40, 5, 0.1, 6.1, 1, 1.2, 0, 40), NOISY),
+        ((100, 40, 5, 0.1, 1, 0.49, 1.2, 0, 40), OUT_OF_FOCUS),
+        ((100, 40, 5, 0.1, 1, 1, 0.59, 0, 40), OUT_OF_FOCUS),
+        ((100, 40, 5, 0.1, 1, 1, 0.61, 0, 40), ""),
+        ((100, 39, 5, 0.1, 1, 1, 2.01, 0, 40), NO_PART),
+        ((100, 41, 5, 0.1, 1, 1, 2.01, 0, 40), ""),
+        ((100, 39, 5, 0.1, 1, 1, 1.99, 0, 40), ""),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0.41, 40), SHIFTED),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0.39, 40), ""),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 4.4), COLOUR_LOST),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 4.6), ""),
     ],
 )
 def test_each_bound_is_relative_to_the_references(found, reason):
-    assert reason_of(np.array(found, float), np.array([[100.0, 40, 5, 0.1, 1, 1]])) == reason
+    assert reason_of(np.array(found, float), np.array([[100.0, 40, 5, 0.1, 1, 1, 1.2, -0.1, 40]])) == reason
 
 
 def test_what_the_references_span_is_no_reason():
-    wide = np.array([[20.0, 10, 1, 0.0, 0, 0.8], [240, 80, 10, 0.6, 4, 1.6]])
-    for found in ((10, 5, 0.5, 0.7, 0, 0.45), (250, 90, 60, 0.0, 20, 2)):
+    wide = np.array([[20.0, 10, 1, 0.0, 0, 0.8, 0.8, 0, 5], [240, 80, 10, 0.6, 4, 1.6, 2.1, 0.8, 80]])
+    for found in ((10, 5, 0.5, 0.7, 0, 0.45, 0.5, 1.1, 0.2), (250, 90, 60, 0.0, 20, 2, 2.2, 0, 90)):
         assert reason_of(np.array(found, float), wide) == ""
-        assert reason_of(np.array(found, float), np.array([[100.0, 60, 5, 0.1, 1, 1]])) != ""
+        assert reason_of(np.array(found, float), np.array([[100.0, 60, 5, 0.1, 1, 1, 1, 0, 60]])) != ""
 
 
 def test_a_black_reference_is_named_among_several_and_never_all():
     statistics = [statistics_of(part(seed)) for seed in range(3)]
     black = statistics_of(frame(0))
-    assert implausible_references(np.stack([*statistics, black])) == [3]
-    assert implausible_references(np.stack([black, statistics[0]])) == [0]
-    assert implausible_references(np.stack(statistics)) == []
+    assert implausible_references(np.stack([*statistics, black])) == {3: NO_PART}
+    assert implausible_references(np.stack([black, statistics[0]])) == {0: NO_PART}
+    assert implausible_references(np.stack(statistics)) == {}
     faint = (110 + 0.05 * part()).astype(np.uint8)  # next to what is lost, black, it has no contrast
-    torn = statistics_of(lost(faint, 1 / 3))
-    assert implausible_references(np.stack([statistics_of(faint), torn])) == [1]
-    assert implausible_references(np.stack([torn, statistics_of(faint)])) == [0]
-    assert implausible_references(np.stack([black])) == [] == implausible_references(np.stack([black, black]))
+    without = statistics_of(lost(faint, 1 / 3))
+    assert implausible_references(np.stack([statistics_of(faint), without])) == {1: LOST}
+    assert implausible_references(np.stack([without, statistics_of(faint)])) == {0: LOST}
+    assert implausible_references(np.stack([black])) == {} == implausible_references(np.stack([black, black]))
+
+
+def test_a_torn_or_blurred_reference_is_named_among_several_by_the_spread_of_the_others():
+    good = [statistics_of(enlarged(seed)) for seed in range(3)]
+    blurred, little = (statistics_of(gaussian_filter(enlarged(5), (0, by, by))) for by in (7, 5))
+    shifted, static = statistics_of(torn(enlarged(5), 1 / 3)), statistics_of(noisy(enlarged(5), 100))
+    assert implausible_references(np.stack([good[0], shifted])) == {1: SHIFTED}
+    strong = statistics_of(enlarged(1, contrast=120))
+    of_strong = statistics_of(gaussian_filter(enlarged(5, contrast=120), (0, 7, 7)))
+    assert implausible_references(np.stack([of_strong, strong])) == {0: OUT_OF_FOCUS}
+    for bad, reason in ((blurred, OUT_OF_FOCUS), (shifted, SHIFTED)):
+        assert implausible_references(np.stack([bad, *good])) == {0: reason}
+    assert reason_of(little, np.stack(good)) == ""  # a photograph may have a defect there
+    assert implausible_references(np.stack([*good, little])) == {3: OUT_OF_FOCUS}
+    assert implausible_references(np.stack([static, good[0]])) == {}  # either might be the odd one
