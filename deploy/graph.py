@@ -66,6 +66,14 @@ def providers_of(provider: str, precision: str, threads: int) -> list[Any]:
     return [(OPENVINO, {"device_type": "CPU", "load_config": json.dumps({"CPU": hints})}), CPU]
 
 
+def is_result(given: dict[str, Any]) -> bool:
+    """Whether a graph gives what a detector's does: a square map and scores, in float32."""
+    shapes = {name: value.shape for name, value in given.items() if value.dtype == np.float32}
+    side = len(given["map"]) if shapes.get("map") else 0
+    scores = dict.fromkeys(given.keys() | {"score", "base_score"}, ())
+    return side > 0 and shapes == {**scores, "map": (side, side)}
+
+
 class Graph:
     """A detector that export.py wrote.
 
@@ -101,9 +109,13 @@ class Graph:
                 f"{self.name} has format {printable(self.facts['fdsl_format'][:40])}, this program reads "
                 f"{FORMAT}; use the inspect.pyz that was written with it."
             )
-        if self.facts.get("digest") != facts_digest(self.facts):
+        try:
+            whole = self.facts.get("digest") == facts_digest(self.facts)
+            self._read_facts()
+        except (KeyError, ValueError, TypeError, RecursionError):  # another program wrote them
+            whole = False
+        if not whole:
             raise ConfigError(f"{self.name}: its metadata is not whole; export it again.")
-        self._read_facts()
         self._check_tensors()
 
     def _read_facts(self) -> None:
@@ -145,6 +157,8 @@ class Graph:
                 f"{self.name}: its graph fails ({one_line(error)}); export it again."
             ) from error
         given = {output.name: value[0] for output, value in zip(self.session.get_outputs(), values)}
+        if not is_result(given):
+            raise ConfigError(f"{self.name}: its graph gives no map and scores; export it again.")
         if not all(np.isfinite(value).all() for value in given.values()):
             raise DataError(f"{name}: its anomaly map is not finite; check the photograph and the detector")
         score, window = float(given["score"]), given.get("window_score")

@@ -205,7 +205,7 @@ def small_graph(outputs, shape=("n", 3, 8, 8), name="pixels"):
     return model
 
 
-FLOAT = 1  # onnx.TensorProto
+FLOAT, WHOLE = 1, 7  # onnx.TensorProto
 RIGHT = {
     "map": (FLOAT, [1, 2, 2], [0, 0, 0, 1]),
     "score": (FLOAT, [1], [0.5]),
@@ -224,7 +224,14 @@ def test_a_small_graph_is_taken(tmp_path, place):
     [
         small_graph(RIGHT, shape=("n", 3, 9, 9)),
         small_graph(RIGHT, name="image"),
+        small_graph({"score": RIGHT["score"], "base_score": RIGHT["score"]}),
+        small_graph({**RIGHT, "map": (FLOAT, [1, 2, 3], [0] * 6)}),
+        small_graph({**RIGHT, "map": (FLOAT, [1], [0])}),
+        small_graph({**RIGHT, "map": (FLOAT, [1, 0, 0], [])}),
+        small_graph({**RIGHT, "map": (WHOLE, [1, 2, 2], [0] * 4)}),
+        small_graph({**RIGHT, "score": (FLOAT, [1, 2], [0, 0])}),
         small_graph({**RIGHT, "score": (FLOAT, [1], [float("nan")])}),
+        small_graph({**RIGHT, "window_score": (FLOAT, [1, 2], [0, 0])}),
     ],
 )
 def test_a_graph_that_is_no_detectors_is_one_sentence(tmp_path, place, model):
