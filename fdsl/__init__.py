@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from fdsl.api import (
         AnomalyDetector,
         BackboneConfig,
-        Box,
         ConfigError,
         DataError,
         ModelError,
         Prediction,
-        Region,
         Threshold,
         WindowConfig,
         build_detector,
     )
     from fdsl.flags.detector_from_flags import detector_from_config
+    from fdsl.regions import Region
+    from utils.hot_regions import Box
 
 __all__ = [
     "AnomalyDetector",
@@ -45,6 +45,11 @@ __all__ = [
     "build_detector",
     "detector_from_config",
 ]
+HOMES = {  # of what is not in fdsl.api
+    "Box": "utils.hot_regions",
+    "Region": "fdsl.regions",
+    "detector_from_config": "fdsl.flags.detector_from_flags",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -52,5 +57,4 @@ def __getattr__(name: str) -> Any:
     before."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "fdsl.flags.detector_from_flags" if name == "detector_from_config" else "fdsl.api"
-    return getattr(importlib.import_module(home), name)
+    return getattr(importlib.import_module(HOMES.get(name, "fdsl.api")), name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial, wraps
@@ -46,7 +45,6 @@ from fdsl.references.reference_store import (
 )
 from fdsl.references.rotation import fit_references
 from fdsl.references.transductive import encode_test_images, standing_for_all
-from fdsl.regions import Region
 from fdsl.scoring import Scorer, fused_scores
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_metadata import FORMAT_VERSION, DetectorMetadata
@@ -61,7 +59,6 @@ from utils.archives import held_in_memory
 from utils.config import AUTO, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
-from utils.hot_regions import Box
 from utils.image_statistics import PER_IMAGE, reason_of, statistics_of
 from utils.numbers import TINY, is_finite
 from utils.options import HEADS, options_of, takes_options
@@ -69,20 +66,6 @@ from utils.room import Room, in_memory
 from utils.text import as_file, as_text, one_line, printable
 
 logger = logging.getLogger("fdsl")
-
-__all__ = [
-    "AnomalyDetector",
-    "BackboneConfig",
-    "Box",
-    "ConfigError",
-    "DataError",
-    "ModelError",
-    "Prediction",
-    "Region",
-    "Threshold",
-    "WindowConfig",
-    "build_detector",
-]
 
 BATCH = 4
 HEAT_RATE = 0.01  # pictures without a pixel threshold: what this share of normal images reaches is opaque
@@ -268,10 +251,12 @@ class AnomalyDetector:
     def false_alarm_rate(self) -> float | None:
         """The target false-positive rate for which its own scores of normal images gave its threshold; None
         for any other threshold."""
-        if self.threshold is None or self.normal is None or not self.normal.gave(self.threshold):
-            return None
-        given = re.search(r"\brate ([0-9.e-]+)", self.threshold.source)
-        return float(given[1]) if given else None
+        return None if self.threshold is None or self.normal is None else self.threshold.rate
+
+    @property
+    def trust(self) -> str:
+        """How far its threshold is to be trusted; "" where it is not of scores of normal images."""
+        return "" if self.normal is None or self.false_alarm_rate is None else self.normal.trust
 
     @_whatever_the_default_device
     def another(self) -> AnomalyDetector:

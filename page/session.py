@@ -193,10 +193,7 @@ class Session:
 
     def _trust(self) -> str:
         """How far the threshold is to be trusted; "" where it is not of scores of normal images."""
-        normal, threshold = self.detector.normal, self.detector.threshold
-        if normal is None or threshold is None or not normal.gave(threshold):
-            return ""
-        return normal.trust.replace("with --calibration", "as calibration images")
+        return self.detector.trust.replace("with --calibration", "as calibration images")
 
     def _drift(self) -> list[dict[str, str]]:
         """In which ways the last photographs as a whole do not look like the references, each with one that

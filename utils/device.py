@@ -38,8 +38,8 @@ def choose_device(name: str) -> torch.device:
         reason = "chosen automatically"
     else:
         reason = "as asked"
-    if name.isdecimal() or name.startswith("cuda:"):
-        number = int(name) if name.isdecimal() else _device_number(name)
+    if (digits := name.removeprefix("cuda:")).isdecimal():
+        number = int(digits)
         if number >= cuda:
             raise ConfigError(
                 f"--device {name}: this machine has {cuda} CUDA device(s); {_available(cuda, mps)}."
@@ -71,13 +71,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _device_number(name: str) -> int:
-    number = name.removeprefix("cuda:")
-    if not number.isdecimal():
-        raise ConfigError(f"--device {name}: give cuda, cuda:N or N.")
-    return int(number)
-
-
 def _available(cuda: int, mps: bool) -> str:
     return "use --device " + ", ".join(["cpu", *(["mps"] if mps else []), *map(str, range(cuda))])
 
@@ -88,27 +81,22 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
         return "Apple GPU"
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    processor = _cpu("model name") or platform.processor() or platform.machine()
+    return f"{processor}, {torch.get_num_threads()} threads"
 
 
-def _processor() -> str:
+def _cpu(fact: str) -> str:
+    """What Linux reports of the first core; "" where it reports nothing."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(fact)), "")
 
 
 def bf16_in_hardware() -> str | None:
     """The unit of this CPU that multiplies bf16 matrices ("AMX" or "AVX512-BF16"), or None."""
-    try:
-        flags = next(
-            (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), ""
-        ).split()
-    except OSError:
-        return None
+    flags = _cpu("flags").split()
     return "AMX" if "amx_bf16" in flags else "AVX512-BF16" if "avx512_bf16" in flags else None
 
 

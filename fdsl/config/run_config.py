@@ -227,11 +227,13 @@ class FittedConfig(Options):
 @dataclass(frozen=True)
 class Threshold:
     """From `score` on an image is anomalous, from `level` (the pixel threshold) on a patch is (None:
-    unknown). `source`: how they were chosen, as text."""
+    unknown). `source`: how they were chosen, as text. `rate`: the target false-positive rate that scores of
+    normal images gave them for; None for any other threshold."""
 
     score: float
     level: float | None
     source: str
+    rate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from fdsl.config.resolve import OF_HEADS, window_config
 from fdsl.flags.groups import take_preset
 from fdsl.flags.predict_flags import COMMON, EVERY, contradiction, make_parser, method_of
 from fdsl.inspection.reading import Reading
-from fdsl.inspection.score_files import Inspection, trust_of
+from fdsl.inspection.score_files import Inspection
 from fdsl.references.reference_files import reference_files
 from fdsl.references.transductive import standing_for_all
 from models.methods.registry import METHODS, WITH_HEADS
@@ -40,10 +40,7 @@ def detector_of(args: argparse.Namespace, saves: bool = True) -> AnomalyDetector
     process)."""
     labelled = read_labels(args.labels) if args.labels else None  # refused before anything is loaded
     detector = load_or_make(args)
-    if args.detector:
-        change_references(detector, args)
-    else:
-        fit_from_flags(detector, args)
+    fit_from_flags(detector, args)
     set_threshold(detector, args, labelled)
     if args.save_detector and saves:
         detector.save(args.save_detector)
@@ -60,14 +57,12 @@ def page_detector(args: argparse.Namespace) -> AnomalyDetector:
             f"{detector.masks} holds masks of files, and the page knows none: give one mask for all "
             "photographs, or draw it there."
         )
-    if args.detector:
-        change_references(detector, args)
-    elif args.references:
-        if detector.scorer.detector.is_transductive:
-            raise ConfigError(
-                "The page compares the photographs that are dropped on it, and with --with-batch the "
-                "references are dropped there too: leave --references out."
-            )
+    if args.references and detector.scorer.detector.is_transductive:
+        raise ConfigError(
+            "The page compares the photographs that are dropped on it, and with --with-batch the references "
+            "are dropped there too: leave --references out."
+        )
+    if args.references or args.detector:
         fit_from_flags(detector, args)
     return detector
 
@@ -93,9 +88,7 @@ def detector_from_config(file: str | Path) -> AnomalyDetector:
     take_preset(args)
     labelled = read_labels(args.labels) if args.labels else None
     detector = load_or_make(args)
-    if args.detector:
-        change_references(detector, args)
-    elif args.references and not detector.scorer.detector.is_transductive:
+    if args.detector or (args.references and not detector.scorer.detector.is_transductive):
         fit_from_flags(detector, args)
     if detector.ready:
         set_threshold(detector, args, labelled)
@@ -179,8 +172,11 @@ def _heads_folder(args: argparse.Namespace) -> Path:
 
 
 def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
-    """Fits the detector to the references of the flags, and to the test images where it compares these;
-    ConfigError where a false-alarm rate is to be estimated from none."""
+    """Fits a new detector to the references of the flags, and to the test images where it compares these;
+    changes those of a saved one. ConfigError where a false-alarm rate is to be estimated from none."""
+    if args.detector:
+        change_references(detector, args)
+        return
     references = reference_files(args.references) if args.references else []
     if not references and args.threshold_from != "batch" and isinstance(args.false_alarm_rate, float):
         raise ConfigError(
@@ -257,7 +253,7 @@ def set_threshold(
         detector.calibrate(args.false_alarm_rate or 0.01)
     if detector.threshold:
         logger.info("threshold %.4g from %s", detector.threshold.score, detector.threshold.source)
-        if trust := trust_of(detector):
-            logger.info("%s", trust)
+        if detector.trust:
+            logger.info("%s", detector.trust)
     else:
         logger.info("no threshold: scores only")

@@ -377,14 +377,9 @@ def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
     """config.json: all that decides what comes out, and what else a reader wants to know."""
     state = {name: value for name, value in detector.tensors().items() if not name.startswith(NOT_OF_MAPS)}
     digest = fingerprint(state) if state else ""
-    trust = trust_of(detector)
-    return PredictionConfig(detector.config, digest, detector.threshold, command_line(), trust=trust, **more)
-
-
-def trust_of(detector: AnomalyDetector) -> str:
-    """How far a detector's threshold is to be trusted; "" where it is not of scores of normal images."""
-    normal, threshold = detector.normal, detector.threshold
-    return normal.trust if normal is not None and threshold is not None and normal.gave(threshold) else ""
+    return PredictionConfig(
+        detector.config, digest, detector.threshold, command_line(), trust=detector.trust, **more
+    )
 
 
 def finish(detector: AnomalyDetector, folder: PredictionFolder, coco: Path | None = None) -> Totals:
@@ -399,7 +394,7 @@ def finish(detector: AnomalyDetector, folder: PredictionFolder, coco: Path | Non
             totals,
             detector.threshold,
             detector_facts(detector.config),
-            trust_of(detector),
+            detector.trust,
             command_line(),
             has_sheet,
         )

@@ -61,7 +61,7 @@ class NormalScores:
     def threshold(self, rate: float) -> Threshold:
         """The threshold that normal images reach at the target false-positive `rate`, 0 < rate < 1."""
         source = f"target false-positive rate {rate:g} ({self._origin}{self._shortfall(rate)})"
-        return Threshold(self._limit(self.scores, self._prior, rate), self.level(rate), source)
+        return Threshold(self._limit(self.scores, self._prior, rate), self.level(rate), source, rate)
 
     def level(self, rate: float) -> float:
         """The map value that normal images reach at the target `rate`."""
@@ -108,10 +108,6 @@ class NormalScores:
         return (
             f", which guarantee {1 / (count + 1):.2g} at best; {math.ceil(1 / rate) - 1} guarantee {rate:g}"
         )
-
-    def gave(self, threshold: Threshold) -> bool:
-        """Whether a threshold was set by these scores."""
-        return f"({self._origin}" in threshold.source
 
     @property
     def trust(self) -> str:

@@ -432,7 +432,7 @@ def test_thresholds_given_wished_learnt_and_none(nearest, configs):
 def test_contradictions_are_refused(checkpoint, tiny_configs, tmp_path):
     with pytest.raises(ConfigError, match="method"):
         from_checkpoint(checkpoint, tiny_configs, method="magic")
-    with pytest.raises(ConfigError, match="image-score"):
+    with pytest.raises(ConfigError, match="image_score is .paper., which is not one of max, top1"):
         from_checkpoint(checkpoint, tiny_configs, image_score="paper")
     with pytest.raises(ConfigError, match="image-size"):
         from_checkpoint(checkpoint, tiny_configs, image_size=32)

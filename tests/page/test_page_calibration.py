@@ -53,6 +53,7 @@ def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
         "score": plain.threshold.score,
         "level": plain.threshold.level,
         "source": plain.threshold.source,
+        "rate": 0.05,
     }
     assert "3 calibration images" in state["threshold"]["source"] and state["rate"] == 0.05
     assert state["calibrated"] == [one["number"] for one in state["calibration"]]
