@@ -59,7 +59,7 @@ def statistics_of(pixels: np.ndarray) -> np.ndarray:
             _focus(down, right, laplacian),
             _focus(*_derivatives(_means(columns, side))),
             _shift(columns - columns.mean()),
-            colours.std((1, 2)).min(),
+            min(colour.std() for colour in colours),
         ],
         np.float64,
     )
