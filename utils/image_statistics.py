@@ -44,8 +44,7 @@ def statistics_of(pixels: np.ndarray) -> np.ndarray:
     image, as a share of S; standard deviation of the noise; root mean square of the Laplacian divided by that
     of the gradient; the same of the image of BLOCKS x BLOCKS; how much better a row agrees with the one above
     it after a shift, in variances. Last the least standard deviation of a colour."""
-    colours = pixels.astype(np.float32)
-    grey = colours.mean(0)
+    grey = pixels.mean(0, dtype=np.float32)
     down, right, laplacian = _derivatives(grey)
     side = max(len(grey) // BLOCKS, 1)
     columns = _means(grey.T, side).T
@@ -59,7 +58,7 @@ def statistics_of(pixels: np.ndarray) -> np.ndarray:
             _focus(down, right, laplacian),
             _focus(*_derivatives(_means(columns, side))),
             _shift(columns - columns.mean()),
-            min(colour.std() for colour in colours),
+            min(colour.std(dtype=np.float32) for colour in pixels),
         ],
         np.float64,
     )
