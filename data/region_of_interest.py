@@ -4,6 +4,7 @@ all photographs, or from a folder one for each, which then travels with its phot
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.images import IMAGE_SUFFIXES, open_image
+from data.images import IMAGE_SUFFIXES, image_size, open_image, rotation_doubt, size_doubt
 from data.masks import key
 from utils.config import MethodConfig
 from utils.errors import DataError
 from utils.files import content_digest
 from utils.text import printable
 
+logger = logging.getLogger("fdsl")
 WHITE = 128  # grey values from here on are white
 GREYS = (48, 207)  # what lies between is neither black nor white,
 FINER = 4  # so many times finer is a drawn region before it is resized by area
@@ -68,6 +70,7 @@ class MaskFolders:
         """Of images of `side` pixels and `grid` patches. DataError for a folder without a mask."""
         self.side, self.grid, self._given = side, grid, _given(options)
         self._masks = {flag: _masks_by_stem(flag, self._given[flag]) for flag in _folders(self._given)}
+        self._doubted = set[Path]()
 
     @classmethod
     def of(cls, options: MethodConfig, side: int, grid: int) -> MaskFolders | None:
@@ -118,8 +121,13 @@ class MaskFolders:
         return found[0]
 
     def on(self, photograph: Image.Image, path: str | Path) -> Image.Image:
-        """The photograph of a path with its mask; DataError as `files`, and where that leaves no patch."""
+        """The photograph of a path with its mask; DataError as `files`, and where that leaves no patch.
+        Warns once of a mask that may not have been rotated as its photograph."""
         files = self.files(path)
+        for mask in {files[flag] for flag in self._masks} - self._doubted:
+            if doubt := _doubt(mask, photograph.size, Path(path)):
+                self._doubted.add(mask)
+                logger.warning("warning: %s: %s", printable(mask), doubt)
         roi = _combined(files, self.side)
         patches = np.asarray(Image.fromarray(roi).resize((self.grid, self.grid), Image.Resampling.BOX))
         if patches.max() < WHITE:
@@ -130,6 +138,14 @@ class MaskFolders:
             )
         photograph.info[OWN] = roi
         return photograph
+
+
+def _doubt(mask: Path, photo: tuple[int, int], path: Path) -> str:
+    """Why a mask may not lie on a photograph of that (width, height) as it was drawn; "" where it does. Masks
+    of any size are resized to the photograph, so that it is the sides' ratio that tells."""
+    size = image_size(mask)
+    other_way = size[0] * photo[0] == size[1] * photo[1] and size[0] != size[1]
+    return size_doubt(size, photo) if other_way else rotation_doubt(mask, path)
 
 
 def _masks_by_stem(flag: str, folder: Path) -> dict[str, list[tuple[Path, list[str]]]]:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
+from data.images import open_image
 from data.region_of_interest import MaskFolders, Shape, drawn_roi, own_roi, read_roi
 from fdsl.api import AnomalyDetector
 from fdsl.detector_state import ROI
@@ -256,6 +257,34 @@ def test_masks_that_cannot_be_are_refused(tmp_path):
         with pytest.raises(DataError, match=f"1.png: {words}"):
             folders.on(Image.open(photo).convert("RGB"), photo)
     assert MaskFolders.of(options(roi=photo), 64, 8) is None and MaskFolders.of(MethodConfig(), 64, 8) is None
+
+
+@pytest.mark.parametrize(
+    "orientation, size, words",
+    [
+        (6, (30, 40), "mask of 30x40 px for an image of 80x60 px; rotate it upright"),
+        (6, (40, 30), ""),
+        (3, (40, 30), "EXIF data of its image 1.jpg mean"),
+        (3, (80, 60), "EXIF data of its image 1.jpg mean"),
+        (1, (40, 30), ""),
+        (1, (64, 64), ""),
+    ],
+)
+def test_a_mask_that_may_not_have_been_rotated_as_its_photograph_is_named_once(
+    tmp_path, logged, orientation, size, words
+):
+    photo = Image.fromarray(texture(1))
+    exif = photo.getexif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = photo.rotate(90, expand=True) if orientation == 6 else photo
+    stored.save(tmp_path / "1.jpg", exif=exif)
+    Image.new("L", size, 255).save(masks_for(tmp_path / "masks", ["1.png"]) / "1.png")
+    folders = MaskFolders.of(options(roi=tmp_path / "masks"), 64, 8)
+    folders.on(open_image(tmp_path / "1.jpg"), tmp_path / "1.jpg")
+    named = logged()
+    assert words in named and bool(words) == ("1.png" in named)
+    folders.on(open_image(tmp_path / "1.jpg"), tmp_path / "1.jpg")
+    assert logged() == named
 
 
 def test_a_folder_and_one_mask_for_all_go_together(tmp_path):
