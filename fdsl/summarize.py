@@ -14,32 +14,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tabulate import tabulate
-
 from fdsl.config.describe import SEES
 from fdsl.evaluation.summary_rows import Row, find_runs, table_rows
 from fdsl.metrics.exact import ALL_METRICS, METRIC_NAMES
 from fdsl.report.published import DATASET_TITLES
-from fdsl.report.tables import UNDEFINED, mean_and_spread
+from fdsl.report.tables import UNDEFINED, mean_and_spread, text_table, write_table
 from utils.command import run_command
 from utils.command_line import CommandLine
 from utils.console import put
 from utils.errors import ConfigError
-from utils.files import csv_text, write_json, write_text
 
 logger = logging.getLogger("fdsl")
-CSV_COLUMNS = (
-    "dataset",
-    "shots",
-    "method",
-    "published",
-    "seeds",
-    "categories",
-    "comparable",
-    "sees_test_set",
-    *(f"{name}_{part}" for name in ALL_METRICS for part in ("mean", "std")),
-    "source",
-)
 
 
 def _plain(text: str) -> str:
@@ -103,13 +88,8 @@ def _table(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return tabulate(
-        lines,
-        headers=["shots", "method", "seeds", *([SEES] if sees else []), *metrics],
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=["right", "left", "left", *(["left"] if sees else []), *["right"] * len(metrics)],
-    )
+    head = ["shots", "method", "seeds", *([SEES] if sees else [])]
+    return text_table(lines, [*head, *metrics], len(head))
 
 
 def _sees_in_cell(row: Row) -> str:
@@ -119,16 +99,9 @@ def _sees_in_cell(row: Row) -> str:
 def write_summary(output: Path, folder: Path, rows: Sequence[Row], skipped: Mapping[str, str]) -> str:
     """Writes summary.md, summary.csv and summary.json (per cent, all digits); returns the Markdown."""
     text = markdown(folder, rows, skipped)
-    values = {
-        "folder": str(folder),
-        "unit": "per cent",
-        "rows": [_json_row(row) for row in rows],
-        "skipped": dict(skipped),
-    }
     try:
-        write_text(output / "summary.md", text)
-        write_text(output / "summary.csv", csv_text(CSV_COLUMNS, [_csv_row(row) for row in rows]))
-        write_json(output / "summary.json", values)
+        values = [_values(row) for row in rows]
+        write_table(output / "summary", text, values, folder=str(folder), skipped=dict(skipped))
     except OSError as error:
         raise ConfigError(
             f"The summary cannot be written to {output} ({error.strerror}); "
@@ -137,27 +110,12 @@ def write_summary(output: Path, folder: Path, rows: Sequence[Row], skipped: Mapp
     return text
 
 
-def _csv_row(row: Row) -> list[object]:
-    return [
-        row.dataset,
-        row.shots,
-        row.method,
-        row.published,
-        " ".join(map(str, row.seeds)),
-        None if row.published else " ".join(row.categories),
-        row.comparable,
-        None if row.published else row.sees_test_set,
-        *(part for name in ALL_METRICS for part in row.metrics[name] or (None, None)),
-        row.source,
-    ]
-
-
-def _json_row(row: Row) -> dict[str, object]:
-    metrics = {
-        name: None if value is None else {"mean": value[0], "std": value[1]}
-        for name, value in row.metrics.items()
-    }
-    return {**vars(row), "metrics": metrics, "sees_test_set": None if row.published else row.sees_test_set}
+def _values(row: Row) -> dict[str, object]:
+    """A row as CSV and JSON have it."""
+    values = {**vars(row), "sees_test_set": None if row.published else row.sees_test_set}
+    for name, value in values.pop("metrics").items():
+        values |= dict(zip((f"{name}_mean", f"{name}_std"), value or (None, None)))
+    return values
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from data.records import stable_seed
 from fdsl.config.describe import SEES, TRAINED_ON_TEST_IMAGES
@@ -25,12 +24,12 @@ from fdsl.evaluation.bootstrap import (
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.evaluation.write_results import CategoryFiles
 from fdsl.metrics.exact import METRIC_NAMES
-from fdsl.report.tables import UNDEFINED, mean_and_spread, mean_and_std
+from fdsl.report.tables import UNDEFINED, mean_and_spread, mean_and_std, text_table, write_table
 from fdsl.scoring import image_scores
 from fdsl.store.maps import load_maps
 from utils.config import PAPER_SIDE
 from utils.errors import ConfigError
-from utils.files import csv_text, read_json, write_json, write_text
+from utils.files import read_json
 from utils.log import progress
 
 logger = logging.getLogger("fdsl")
@@ -188,9 +187,8 @@ def _write_table(name: str, runs: Sequence[PlannedRun], resampled: Resampled, wh
         row.deviations.append(resampled.of(run) if len(rows) > 1 else {})
     file = results / config.model_name / config.dataset / f"{name}.md"
     columns = list(rows[0].settings)
-    write_text(file, markdown(rows, columns, runs))
-    write_text(file.with_name(f"{name}.csv"), csv_text(*_csv(rows, columns)))
-    write_json(file.with_name(f"{name}.json"), _json(rows, results))
+    values = [_values(row, rows[0], results) for row in rows]
+    write_table(file.with_suffix(""), markdown(rows, columns, runs), values, resampled=RESAMPLED)
     logger.info("%s\n\n%d combinations, %d runs: %s", _table(rows, columns), len(rows), len(runs), file)
 
 
@@ -254,17 +252,7 @@ def _table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     lines = [
         [*_labels(row, columns), *(mean_and_spread(row.mean(name)) for name in METRIC_NAMES)] for row in rows
     ]
-    return _aligned(lines, columns)
-
-
-def _aligned(lines: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
-    return tabulate(
-        lines,
-        headers=[*columns, *METRIC_NAMES],
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=[*["left"] * len(columns), *["right"] * len(METRIC_NAMES)],
-    )
+    return text_table(lines, [*columns, *METRIC_NAMES], len(columns))
 
 
 def _differences(rows: Sequence[Row], columns: Sequence[str]) -> str:
@@ -273,38 +261,16 @@ def _differences(rows: Sequence[Row], columns: Sequence[str]) -> str:
         return UNDEFINED if above is None else f"{above[0]:+.1f} [{above[1]:+.1f}, {above[2]:+.1f}]"
 
     lines = [[*_labels(row, columns), *(cell(row, name) for name in METRIC_NAMES)] for row in rows[1:]]
-    return _aligned(lines, columns)
+    return text_table(lines, [*columns, *METRIC_NAMES], len(columns))
 
 
-def _csv(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[str], list[list[object]]]:
-    """The header and the lines: settings, seeds, and of each metric mean, spread, difference and interval."""
-    header = [*columns, "seeds", *(f"{name}_{part}" for name in METRIC_NAMES for part in VALUES)]
-    lines: list[list[object]] = []
-    for row in rows:
-        line: list[object] = [*(row.settings[name] for name in columns), " ".join(map(str, row.seeds))]
-        for name in METRIC_NAMES:
-            line += _values(row, rows[0], name).values()
-        lines.append(line)
-    return header, lines
-
-
-def _json(rows: Sequence[Row], results: Path) -> dict[str, Any]:
-    """The same values with all their digits, and each row's folders."""
-    return {
-        "unit": "per cent",
-        "resampled": RESAMPLED,
-        "rows": [
-            {
-                "settings": row.settings,
-                "seeds": row.seeds,
-                "runs": [str(run.folder.path.relative_to(results)) for run in row.runs],
-                "metrics": {name: _values(row, rows[0], name) for name in METRIC_NAMES},
-            }
-            for row in rows
-        ],
-    }
-
-
-def _values(row: Row, first: Row, name: str) -> dict[str, float | None]:
-    above = None if row is first else row.above(first, name)
-    return dict(zip(VALUES, (*(row.mean(name) or (None, None)), *(above or (None, None, None)))))
+def _values(row: Row, first: Row, results: Path) -> dict[str, Any]:
+    """A row as CSV and JSON have it: settings, seeds, the folders of its runs, and of each metric mean,
+    spread, difference to the first row and interval."""
+    values: dict[str, Any] = {**row.settings, "seeds": row.seeds}
+    values["runs"] = [str(run.folder.path.relative_to(results)) for run in row.runs]
+    for name in METRIC_NAMES:
+        above = None if row is first else row.above(first, name)
+        numbers = (*(row.mean(name) or (None, None)), *(above or (None, None, None)))
+        values |= {f"{name}_{part}": number for part, number in zip(VALUES, numbers)}
+    return values

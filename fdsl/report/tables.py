@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -12,8 +13,10 @@ from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
 from fdsl.metrics.exact import ALL_METRICS, METRIC_NAMES, mean_metrics
 from utils.files import csv_text, write_json, write_text
+from utils.options import without
 
 UNDEFINED = "-"
+IN_JSON_ALONE = ("settings", "warnings", "runs")  # of the rows of a table
 
 
 Categories = Mapping[str, Mapping[str, float | None]]  # category -> metric -> fraction, or None
@@ -27,13 +30,27 @@ def metrics_table(categories: Categories, style: str = "github") -> str:
         return [name, *(per_cent(values[metric]) for metric in METRIC_NAMES)]
 
     rows = [row(name, values) for name, values in categories.items()]
-    return tabulate(
-        [*rows, row("mean", mean_metrics(categories))],
-        headers=["category", *METRIC_NAMES],
-        tablefmt=style,
-        disable_numparse=True,
-        colalign=["left", *["right"] * len(METRIC_NAMES)],
-    )
+    return text_table([*rows, row("mean", mean_metrics(categories))], ["category", *METRIC_NAMES], 1, style)
+
+
+def text_table(
+    rows: Iterable[Sequence[str]], headers: Sequence[str], left: int, style: str = "github"
+) -> str:
+    """Cells below their headers: the first `left` columns are texts, the others numbers."""
+    sides = [*["left"] * left, *["right"] * (len(headers) - left)]
+    return tabulate(rows, headers, style, disable_numparse=True, colalign=sides)
+
+
+def write_table(stem: Path, text: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
+    """Writes a table as STEM.md (`text`), STEM.csv and STEM.json: `rows` with the same keys, in per cent with
+    all digits, and in JSON `more`."""
+    cells = [without(row, IN_JSON_ALONE) for row in rows]
+    lines = [
+        [" ".join(map(str, one)) if isinstance(one, list) else one for one in row.values()] for row in cells
+    ]
+    write_text(stem.with_name(f"{stem.name}.md"), text)
+    write_text(stem.with_name(f"{stem.name}.csv"), csv_text(list(cells[0]), lines))
+    write_json(stem.with_name(f"{stem.name}.json"), {"unit": "per cent", **more, "rows": rows})
 
 
 def per_cent(value: float | None, undefined: str = UNDEFINED) -> str:
