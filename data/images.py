@@ -102,7 +102,8 @@ def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
     "" where they are the same."""
     if mask == photo:
         return ""
-    cure = "rotate it upright, as EXIF data rotate the photograph" if mask == photo[::-1] else "mark it again"
+    swapped = mask[0] * photo[0] == mask[1] * photo[1]
+    cure = "rotate it upright, as EXIF data rotate the photograph" if swapped else "mark it again"
     return "mask of {}x{} px for an image of {}x{} px; {}".format(*mask, *photo, cure)
 
 
