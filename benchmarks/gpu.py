@@ -203,10 +203,8 @@ def choices(args: argparse.Namespace, device: torch.device, backbone: Backbone) 
     windows = RUNS[-1].windows()
     windows = replace(windows, win_size=args.win_size or windows.win_size)
     branch = unfitted(backbone, "nearest", windows, args.image_size).window_branch
-    compiled, amx = untrained_backbone(args, device, backbone.dtype), cpu_attention.has_amx()
-    cpu_attention.has_amx = lambda: (
-        amx
-    )  # a compiler cannot look into PyTorch's own, and would break off there
+    compiled, unit = untrained_backbone(args, device, backbone.dtype), cpu_attention.bf16_in_hardware()
+    cpu_attention.bf16_in_hardware = lambda: unit  # a compiler cannot look into it, and would break off there
     visual = compiled.visual
     for block in visual.blocks if hasattr(visual, "blocks") else visual.transformer.resblocks:
         block.compile()

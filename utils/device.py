@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
@@ -94,6 +95,7 @@ def _cpu(fact: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(fact)), "")
 
 
+@functools.cache
 def bf16_in_hardware() -> str | None:
     """The unit of this CPU that multiplies bf16 matrices ("AMX" or "AVX512-BF16"), or None."""
     flags = _cpu("flags").split()

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from utils.device import bf16_in_hardware
+
 ATTENTION_ROWS = 192  # of one product of queries and keys, where they are taken one by one
 ATTENTION_SCORES = 2**23  # of one such product, at most
-has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # torch has no public name for it
 
 
 class PackedAttention(nn.Module):
@@ -34,22 +35,17 @@ class PackedAttention(nn.Module):
         query)."""
         packed = F.linear(tokens.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
         query, key, value = packed.unflatten(-1, (3, self.attention_heads, -1)).permute(2, 0, 3, 1, 4)
-        if attn_mask is None and products_beat_the_kernel(query):
+        if attn_mask is None and products_beat_the_kernel(query.device, query.dtype):
             mixed = attention_by_products(query, key, value)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
         return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
 
 
-def products_beat_the_kernel(query: Tensor) -> bool:
-    """Whether its kernel is the slow one."""
-    return kernel_is_slow(query.device, query.dtype)
-
-
-def kernel_is_slow(device: torch.device, dtype: torch.dtype) -> bool:
-    """In bf16 on a CPU without AMX PyTorch's attention kernel takes more than twice the time of plain
-    products."""
-    return device.type == "cpu" and dtype == torch.bfloat16 and not has_amx()
+def products_beat_the_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """In bf16 on a CPU with AVX512-BF16 PyTorch's attention kernel takes more than twice the time of plain
+    products; with AMX, or without either, products are the slow ones."""
+    return device.type == "cpu" and dtype == torch.bfloat16 and bf16_in_hardware() == "AVX512-BF16"
 
 
 def attention_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

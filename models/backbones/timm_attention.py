@@ -8,7 +8,7 @@ import torch
 from timm.layers import Attention
 from torch import Tensor, nn
 
-from models.backbones.cpu_attention import attention_by_products, kernel_is_slow
+from models.backbones.cpu_attention import attention_by_products, products_beat_the_kernel
 
 
 class AttentionByProducts(nn.Module):
@@ -32,7 +32,7 @@ def pack_attention(attention: Any, dtype: torch.dtype) -> nn.Module:
     """The attention of one block, in which `dtype` takes no slow kernel: by chunks of plain products, or by
     timm's own products where it rotates queries and keys or scales what comes out."""
     device = next(attention.parameters()).device
-    if not kernel_is_slow(device, dtype):
+    if not products_beat_the_kernel(device, dtype):
         return attention
     norm, gate = getattr(attention, "norm", nn.Identity()), getattr(attention, "gate", None)
     if type(attention) is Attention and isinstance(norm, nn.Identity) and gate is None:

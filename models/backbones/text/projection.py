@@ -55,7 +55,7 @@ def value_value_attention(attention: PackedAttention, tokens: Tensor) -> Tensor:
     width, weight = attention.out_proj.in_features, attention.in_proj_weight
     value = F.linear(tokens.to(weight.dtype), weight[2 * width :], attention.in_proj_bias[2 * width :])
     value = value.unflatten(-1, (attention.attention_heads, -1)).transpose(1, 2)
-    if products_beat_the_kernel(value):
+    if products_beat_the_kernel(value.device, value.dtype):
         mixed = attention_by_products(value, value, value)
     else:
         mixed = F.scaled_dot_product_attention(value, value, value)

@@ -158,13 +158,13 @@ def test_attention_by_products_is_attention(images, tokens, monkeypatch):
     assert torch.allclose(narrow.float(), found, atol=0.03)
 
 
-def test_attention_by_products_is_for_bf16_on_a_cpu_without_amx(monkeypatch):
-    monkeypatch.setattr(cpu_attention, "has_amx", lambda: False)
-    assert cpu_attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
-    assert not cpu_attention.products_beat_the_kernel(torch.empty(1))
-    assert not cpu_attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16, device="meta"))
-    monkeypatch.setattr(cpu_attention, "has_amx", lambda: True)
-    assert not cpu_attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
+@pytest.mark.parametrize("unit, wanted", [("AVX512-BF16", True), ("AMX", False), (None, False)])
+def test_attention_by_products_is_for_bf16_on_a_cpu_with_avx512_bf16(unit, wanted, monkeypatch):
+    """With neither unit, as on AVX2, products of bf16 take many times as long as the kernel."""
+    monkeypatch.setattr(cpu_attention, "bf16_in_hardware", lambda: unit)
+    beat, cpu = cpu_attention.products_beat_the_kernel, torch.device("cpu")
+    assert beat(cpu, torch.bfloat16) is wanted
+    assert not beat(cpu, torch.float32) and not beat(torch.device("meta"), torch.bfloat16)
 
 
 def test_untrained_weights_come_from_a_fixed_seed_and_leave_the_global_one_alone(tiny_configs):
