@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from deploy.pictures import PICTURES
 from utils.errors import ConfigError
@@ -18,7 +16,6 @@ from utils.files import (
     read_json,
     remove_folder,
     remove_leftovers,
-    whole_file,
     write_csv,
     write_json,
 )
@@ -28,71 +25,67 @@ from utils.text import printable
 MARKER = "deploy/inspect.py"
 PARTIAL = ".partial-inspect"  # predict.py's own is called .partial
 CONFIG, ROWS, TABLE, SKIPPED = "config.json", "scores.jsonl", "scores.csv", "skipped.csv"
+TEXT = {"encoding": "utf-8", "newline": ""}
 
 
 class Folder:
-    """An output folder that is being filled: `add`, then `finish`; nobody else may be writing to it. What an
-    earlier run of this program left there gives way once there is something in its place. ConfigError for a
-    folder with such files of somebody else. `partial`: where pictures lie until then."""
+    """An output folder that is being filled: `add`, then `finish`; nobody else may be writing to it. Its
+    files lie in the folder `partial` until then. What an earlier run of this program left gives way once
+    there is something in its place. ConfigError for a folder with such files of somebody else."""
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         self.folder, self.partial = folder, folder / PARTIAL
-        refuse_foreign(folder, (CONFIG, PICTURES, ROWS, TABLE, SKIPPED), MARKER)
+        names = (CONFIG, PICTURES, ROWS, TABLE, SKIPPED)
+        refuse_foreign(folder, names, MARKER)
         if os.path.lexists(self.partial):  # of a run that was interrupted
             remove_leftovers(self.partial / CONFIG)
             left = set(os.listdir(self.partial)) if self.partial.is_dir() else {PARTIAL}
-            if not left <= {CONFIG, PICTURES} or left and not is_of(self.partial, MARKER):
+            if not left <= {*names} or left and not is_of(self.partial, MARKER):
                 raise foreign(folder, PARTIAL, MARKER)
             remove_folder(self.partial)
         write_json(self.partial / CONFIG, {"made_by": MARKER, **facts})
-        self.rows = tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8")
+        self._rows = open(self.partial / ROWS, "w", **TEXT)
         self.skipped: list[tuple[str, str]] = []
         self.count, self.filled = 0, set[str]()
 
     def add(self, row: dict[str, Any]) -> None:
         """One photograph's row, or {"image", "error"} of one that could not be read."""
         if "error" in row:
-            self.skipped.append((row["image"], row["error"]))
+            self.skipped.append((as_cell(row["image"]), row["error"]))
             return
         self.count += 1
         self.filled |= filled_columns(row)
-        self.rows.write(json.dumps(row, allow_nan=False) + "\n")
+        self._rows.write(json.dumps(row, allow_nan=False) + "\n")
 
     def finish(self) -> bool:
         """Writes the tables. Where nothing was scored there is skipped.csv alone, and that only where no
         earlier run's results lie. Returns whether anything was written."""
-        results = [self.folder / name for name in (ROWS, TABLE, SKIPPED)]
-        writes = self.count > 0 or not any(file.exists() for file in results)
+        with self._rows:
+            flush_to_disk(self._rows)
+        results = (ROWS, TABLE, SKIPPED)
+        writes = self.count > 0 or not any((self.folder / name).exists() for name in results)
         if writes:
-            with ExitStack() as whole:  # all of them take their names at its end
-                written = []
-                if self.count:
-                    written += [whole.enter_context(whole_file(file)) for file in results[:2]]
-                    self._write_rows(*written)
-                if self.skipped:
-                    written.append(whole.enter_context(whole_file(results[2])))
-                    skipped = ((as_cell(name), reason) for name, reason in self.skipped)
-                    write_csv(written[-1], ("image", "reason"), skipped)
-                for made in written:  # a full disk is met before anything gives way
-                    flush_to_disk(made)
-                for file in results:
-                    file.unlink(missing_ok=True)
-                remove_folder(self.folder / PICTURES)
-                for name in (PICTURES, CONFIG):
-                    if (self.partial / name).exists():
-                        os.replace(self.partial / name, self.folder / name)
-        self.rows.close()
+            self._write_tables()  # a full disk is met before anything gives way
+            for name in results:
+                (self.folder / name).unlink(missing_ok=True)
+            remove_folder(self.folder / PICTURES)
+            for name in (PICTURES, CONFIG, *results):
+                if (self.partial / name).exists():
+                    os.replace(self.partial / name, self.folder / name)
         remove_folder(self.partial)
         return writes
 
-    def _write_rows(self, lines: IO[str], table: IO[str]) -> None:
-        def rows():
-            self.rows.seek(0)
-            for line in self.rows:
-                lines.write(line)
-                yield json.loads(line)
-
-        write_scores(table, rows(), self.filled)
+    def _write_tables(self) -> None:
+        if self.count:
+            with open(self.partial / ROWS, **TEXT) as rows, open(self.partial / TABLE, "w", **TEXT) as table:
+                write_scores(table, map(json.loads, rows), self.filled)
+                flush_to_disk(table)
+        else:
+            (self.partial / ROWS).unlink()
+        if self.skipped:
+            with open(self.partial / SKIPPED, "w", **TEXT) as table:
+                write_csv(table, ("image", "reason"), self.skipped)
+                flush_to_disk(table)
 
 
 def is_of(folder: Path, made_by: str) -> bool:

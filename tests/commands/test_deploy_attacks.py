@@ -92,6 +92,7 @@ def test_what_an_interrupted_run_left_gives_way(tmp_path):
         {".config.json.abcd1234.tmp": '{"made'},  # where the system has no files without names
         {"config.json": '{"made_by": "deploy/inspect.py"}'},
         {"config.json": '{"made_by": "deploy/inspect.py"}', "pictures/a.jpg": "x"},
+        {"config.json": '{"made_by": "deploy/inspect.py"}', "scores.jsonl": '{"image'},
     ):
         for name, text in left.items():
             file = tmp_path / ".partial-inspect" / name
