@@ -104,52 +104,17 @@ def _take_any_grid(visual: TimmEncoder) -> None:
 
 
 def narrow_blocks(visual: TimmEncoder, dtype: torch.dtype) -> TimmEncoder:
-    """Puts the products of every block into `dtype`; what is added up from block to block stays in float32,
-    and so do position tables. An encoder with other blocks is put into `dtype` as a whole."""
+    """Puts the products of every block into `dtype`; its scales and what is added up from block to block stay
+    in float32, and so do position tables. An encoder with other blocks is put into `dtype` as a whole."""
     if dtype == torch.float32:
         return visual
     if not all(type(block) in (Block, EvaBlock) for block in visual.blocks):
         return visual.to(dtype)
-    for number, block in enumerate(visual.blocks):
-        _fold_scales(block)
+    for block in visual.blocks:
         block.attn = pack_attention(block.attn, dtype)
         for part in (block.attn, block.mlp):
             part.to(dtype).register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype), *inputs[1:]))
-        if type(block) is Block:
-            visual.blocks[number] = NarrowBlock(block)
     return visual
-
-
-class NarrowBlock(nn.Module):
-    """A plain block of timm whose branches are narrow: what they add is widened once, and the sum is taken in
-    its place."""
-
-    def __init__(self, block: TimmEncoder) -> None:
-        super().__init__()
-        self.norm1, self.attn = block.norm1, block.attn
-        self.norm2, self.mlp = block.norm2, block.mlp
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (B,N,C) float32 -> (B,N,C) float32, new ones."""
-        tokens = self.attn(self.norm1(tokens)).float().add_(tokens)
-        return self.mlp(self.norm2(tokens)).float().add_(tokens)
-
-
-def _fold_scales(block: TimmEncoder) -> None:
-    """Multiplies what a block scales its branches by into their last products, in float32: two passes over
-    all tokens less."""
-    own = type(block) is Block
-    scales = [getattr(scale, "gamma", None) for scale in (block.ls1, block.ls2)] if own else []
-    scales = scales or [block.gamma_1, block.gamma_2]
-    for scale, product in zip(scales, (block.attn.proj, block.mlp.fc2)):
-        if scale is not None:
-            product.weight.mul_(scale[:, None])
-            if product.bias is not None:
-                product.bias.mul_(scale)
-    if own:
-        block.ls1 = block.ls2 = nn.Identity()
-    else:
-        block.gamma_1 = block.gamma_2 = None
 
 
 def load_timm(model: str, pretrained: str, model_config: str | None = None) -> Callable[..., TimmBackbone]:
