@@ -8,8 +8,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from data.datasets import DATASETS, layout_of
-from data.layout import Counts
+from data.datasets import DATASETS, Counts, layout_of
 from data.meta import read_meta
 from data.records import Catalogue, Record
 from utils.errors import DataError

@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.layout import Layout
+from data.datasets import Layout
 from data.listing import list_folders, list_images, unread_below
 from data.masks import is_mask_folder
 from data.parts import Masks, Reading, is_normal, note_loose_images, read_part

@@ -10,8 +10,8 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.datasets import Layout
 from data.folder import catalogue_of, read_category
-from data.layout import Layout
 from data.listing import list_folders
 from data.prepare import run_script
 from data.records import Catalogue

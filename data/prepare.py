@@ -7,8 +7,8 @@ from pathlib import Path
 
 from data.catalogue import table_of_counts
 from data.check import check_catalogue
+from data.datasets import Layout
 from data.images import MAX_PIXELS
-from data.layout import Layout
 from data.meta import write_meta
 from data.records import Catalogue
 from utils.command_line import CommandLine

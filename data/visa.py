@@ -14,7 +14,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.layout import Layout
+from data.datasets import Layout
 from data.listing import list_folders, list_images, unread_below
 from data.meta import SPLITS, checked_name, checked_path
 from data.prepare import run_script
