@@ -19,7 +19,7 @@ from data.grey import find_range
 from data.images import MAX_PIXELS, open_image
 from data.photographs import as_photograph, each_image, in_batches
 from data.region_of_interest import MaskFolders
-from fdsl.config.contradictions import refuse_contradictions
+from fdsl.config.contradictions import Combined
 from fdsl.config.presets import PRESETS, with_preset
 from fdsl.config.resolve import backbone_config, method_config
 from fdsl.config.run_config import LOWEST_RATE, FittedConfig, RunConfig, Threshold
@@ -314,7 +314,7 @@ class AnomalyDetector:
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("references: there is no photograph; give at least one normal image")
         made = self.config.detector
-        refuse_contradictions(made.method, made.options, made.windows, len(photographs))
+        Combined(made.method, made.options, made.windows, len(photographs)).refuse()
         self.threshold = self.normal = None
         self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
         self.statistics = statistics_of_references(photographs, self.image_size)

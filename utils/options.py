@@ -256,15 +256,15 @@ def short_names(
     ]
 
 
-def as_stored(config: Any) -> dict[str, Any]:
-    """A dataclass, and those inside it, as JSON values."""
+def as_stored(config: Any, places: bool = True) -> dict[str, Any]:
+    """A dataclass, and those inside it, as JSON values; without `places` only options that decide results."""
     values: dict[str, Any] = {}
     for one in fields(config):
         value = getattr(config, one.name)
         if is_dataclass(value):
-            inner = as_stored(value)
+            inner = as_stored(value, places)
             values |= inner if "inline" in one.metadata else {one.name: inner}
-        else:
+        elif places or "option" not in one.metadata or not one.metadata["option"].place:
             values[one.name] = list(value) if isinstance(value, tuple) else value
     return values
 

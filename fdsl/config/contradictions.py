@@ -1,5 +1,5 @@
 """Settings that contradict each other: each rule is a condition and the sentence that refuses it.
-`refuse_contradictions` checks settings whenever a `DetectorConfig` or a `RunConfig` is made, from flags,
+`Combined.refuse` checks settings whenever a `DetectorConfig` or a `RunConfig` is made, from flags,
 keywords or a file; `first_contradiction` checks the flags of predict.py and app.py."""
 
 from __future__ import annotations
@@ -62,6 +62,16 @@ class Combined:
     @property
     def text_methods(self) -> str:
         return ", ".join(name for name, method in METHODS.items() if method.takes_text)
+
+    def refuse(self) -> None:
+        """ConfigError, one sentence, where these settings do not go together."""
+        if not isinstance(self.name, str) or self.name not in METHODS:
+            raise ConfigError(
+                f"--method {one_line(str(self.name), 60)} is not known; choose one of {', '.join(METHODS)}."
+            )
+        for applies, sentence in RULES:
+            if applies(self):
+                raise ConfigError(one_line(sentence.format(it=self), 1000))
 
 
 Rule = tuple[Callable[[Any], object], str]
@@ -161,24 +171,6 @@ RULES: tuple[Rule, ...] = (  # of a `Combined`
         "--k-shot 0 leaves --method {it.name} nothing to compare with; give at least one reference.",
     ),
 )
-
-
-def refuse_contradictions(
-    method: str,
-    options: MethodConfig,
-    windows: WindowConfig,
-    k_shot: int | None = None,
-    rotations: int | str | None = None,
-) -> None:
-    """ConfigError, one sentence, where the settings of a detector, or of a run, do not go together."""
-    if not isinstance(method, str) or method not in METHODS:
-        raise ConfigError(
-            f"--method {one_line(str(method), 60)} is not known; choose one of {', '.join(METHODS)}."
-        )
-    combined = Combined(method, options, windows, k_shot, rotations)
-    for applies, sentence in RULES:
-        if applies(combined):
-            raise ConfigError(one_line(sentence.format(it=combined), 1000))
 
 
 class Asked(dict[str, Any]):

@@ -20,12 +20,6 @@ from utils.limits import AUTO_TILES
 from utils.text import one_line
 
 
-def _tiles(windows: WindowConfig) -> str:
-    if windows.tiles == 1:
-        return ""
-    return f", {tiles_in_words(windows)} and the whole image"
-
-
 def roi_in_words(options: MethodConfig) -> str:
     """The masks of the region of interest; "" where there are none."""
     white = "" if options.roi is None else f"where {options.roi} is white"
@@ -43,7 +37,8 @@ def tiles_in_words(windows: WindowConfig) -> str:
 def windows_in_words(windows: WindowConfig) -> str:
     """LFE's settings: mode, size and stride, and the options that make it faster and less exact."""
     if windows.winmode == "nan":
-        return f"no LFE{_tiles(windows)}"
+        tiles = "" if windows.tiles == 1 else f", {tiles_in_words(windows)} and the whole image"
+        return f"no LFE{tiles}"
     words = f"LFE {windows.winmode}, windows of {windows.win_size} patches, stride {windows.win_stride}"
     words += f", resized to {windows.win_zip}" if windows.win_zip else ""
     words += f", weight {windows.win_weight:g}" if windows.winmode == "mul" else ""
@@ -63,10 +58,6 @@ def method_in_words(options: MethodConfig) -> str:
         "none": ", features instead of discrepancies (no reference is used)",
     }.get(options.fd, f", {options.fd} discrepancies")
     return words + _alignment(options)
-
-
-def _left_out(options: MethodConfig) -> str:
-    return f", without {' and '.join(options.leave_out)}" if options.leave_out else ""
 
 
 def additions_in_words(options: MethodConfig) -> str:
@@ -115,7 +106,7 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     text = (
         f"{config.dataset}, {config.k_shot} shot(s), seed {' '.join(map(str, seeds or [config.seed]))}, "
         f"{windows_in_words(made.windows)}, {heads_in_words(config)}{rotated}; "
-        f"image score {config.image_score} ({image_score_in_words(config)}); "
+        f"image score {config.image_score} ({score_in_words(config.detector, config.image_score)}); "
         f"maps evaluated at {config.metric_size}{'' if config.metric_size == 'full' else ' px'}; "
         f"backbone {backbone.model} at {backbone.image_size} px, "
         f"blocks {' '.join(map(str, backbone.layers))}, {made.machine.precision}."
@@ -128,11 +119,6 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     if config.trained_on_test_images:
         text += f" {TRAINED_ON_TEST_IMAGES}"
     return text
-
-
-def image_score_in_words(config: RunConfig) -> str:
-    """A run's image score in words."""
-    return score_in_words(config.detector, config.image_score)
 
 
 def score_in_words(made: DetectorConfig, kind: str) -> str:
@@ -151,7 +137,8 @@ def heads_in_words(config: RunConfig) -> str:
     if not method.needs_heads:
         alignment = _alignment(options) if method.matches else ""
         words = _text_words(options) if method.reads_text else ""
-        changes = _left_out(options) + additions_in_words(options)
+        left_out = f", without {' and '.join(options.leave_out)}" if options.leave_out else ""
+        changes = left_out + additions_in_words(options)
         return f"no trained heads: {method.sentence}{words}{alignment}{changes}"
     added = (f"; {method.sentence}" if method.sentence else "") + additions_in_words(options)
     return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{added}"

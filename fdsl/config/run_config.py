@@ -12,14 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from data.datasets import DATASETS
-from fdsl.config.contradictions import refuse_contradictions
+from fdsl.config.contradictions import Combined
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import (
     AUTO,
     FULL,
     IMAGE_SCORES,
     PAPER_SIDE,
-    PLACES,
     SINGLE_IMAGE_SCORES,
     BackboneConfig,
     MachineFacts,
@@ -32,6 +31,7 @@ LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution
 # Options of windows: those that combine finished maps, and those that have an effect without windows.
 FUSED = [name for name, one in options_of(WindowConfig).items() if one.fused and one.needs]
 WITHOUT_WINDOWS = [name for name, one in options_of(WindowConfig).items() if one.needs != WINDOWS]
+OF_MAPS = ("method", "checkpoint_digest", "backbone", "options", "device", "precision", "rotations")
 SCORES_IN_WORDS = (
     "max: the method's own image score, or the mean over layers of the highest value of each one's map; "
     "top1: the mean of the highest 1 % of the map"
@@ -53,7 +53,7 @@ class DetectorConfig:
     machine: MachineFacts
 
     def __post_init__(self) -> None:
-        refuse_contradictions(self.method, self.options, self.windows)
+        Combined(self.method, self.options, self.windows).refuse()
 
     @property
     def reads_text(self) -> bool:
@@ -150,7 +150,7 @@ class RunConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         made = self.detector
-        refuse_contradictions(made.method, made.options, made.windows, self.k_shot, self.rotations)
+        Combined(made.method, made.options, made.windows, self.k_shot, self.rotations).refuse()
 
     def in_float32(self) -> RunConfig:
         """This run in float32, after values overflowed in the requested precision."""
@@ -164,45 +164,24 @@ class RunConfig(Options):
         The places of files and the command do not count. A row's runs differ in their seed and therefore in
         their photographs; its settings are flat, for instance `windows.win_size`.
         """
-        return {"maps": self._of_maps, "run": self._of_run, "row": self._of_row}[of]()
-
-    def _of_maps(self) -> dict[str, Any]:
-        values, machine = as_stored(self), self.detector.machine
-        return {
-            "method": values["method"],
-            "checkpoint": self.checkpoint_digest,
-            "options": values["options"],
-            "windows": without(values["windows"], FUSED),
-            **without(values["backbone"], PLACES),
-            "device": machine.device_of_run,
-            "precision": machine.precision,
-            "rotations": self.rotations,
-        }
-
-    def _of_run(self) -> dict[str, Any]:
         machine, backbone = self.detector.machine, self.detector.backbone
-        return {
-            **without(as_stored(self), NOT_OF_A_RUN),
-            "backbone": without(as_stored(backbone), PLACES),
-            "weights": self.weights or [backbone.pretrained, backbone.model_config],
+        values = {
+            **without(as_stored(self, places=False), ("machine", "command")),
+            "weights": self.weights or " ".join(filter(None, [backbone.pretrained, backbone.model_config])),
             "precision": machine.precision,
             "device": machine.device_of_run,
         }
-
-    def _of_row(self) -> dict[str, Any]:
-        flat: dict[str, Any] = {"precision": self.detector.machine.precision}
-        for name, value in without(as_stored(self), (*NOT_OF_A_RUN, "seed", "files", "grey")).items():
-            if name == "windows" and self.detector.windows.winmode == "nan":
-                flat |= {f"windows.{part}": inner for part, inner in value.items() if part in WITHOUT_WINDOWS}
-            elif isinstance(value, dict):
-                flat |= {f"{name}.{part}": inner for part, inner in value.items()}
-            else:
-                flat[name] = value
+        if of == "run":
+            return values
+        if of == "maps":
+            return {name: values[name] for name in OF_MAPS} | {"windows": without(values["windows"], FUSED)}
+        if self.detector.windows.winmode == "nan":
+            values["windows"] = {name: values["windows"][name] for name in WITHOUT_WINDOWS}
+        flat: dict[str, Any] = {}
+        for name, value in without(values, ("seed", "files", "grey", "device")).items():
+            parts = value if isinstance(value, dict) else None
+            flat |= {name: value} if parts is None else {f"{name}.{part}": parts[part] for part in parts}
         return flat
-
-
-# Settings that decide no result: places of files, the command, and the other facts of the machine.
-NOT_OF_A_RUN = ("machine", "command", *(name for name, one in options_of(RunConfig).items() if one.place))
 
 
 @dataclass(frozen=True)

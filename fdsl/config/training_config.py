@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from utils.config import (
     AUGMENTATIONS,
-    PLACES,
     PUBLISHED_AUGMENTATIONS,
     PUBLISHED_EPOCHS,
     PUBLISHED_SHOTS,
@@ -20,9 +19,6 @@ from utils.config import (
     MethodConfig,
 )
 from utils.options import INLINE, Options, as_stored, given_of, option, without
-
-# Settings that decide no heads: places of files, and the other facts of the machine.
-NOT_OF_A_TRAINING = ("machine", *PLACES, "files", "image_digests")
 
 
 @dataclass(frozen=True)
@@ -81,8 +77,8 @@ class TrainingSettings(Options):
     """
 
     recipe: Recipe = field(metadata=INLINE)
-    image_digests: str = option("")
-    files: str = option("")
+    image_digests: str = option("", place=True)
+    files: str = option("", place=True)
     images: dict[str, int]
     machine: MachineFacts
 
@@ -116,7 +112,7 @@ class TrainedWith(Options):
 
         The machine and the places of files do not count, the requested precision does.
         """
-        values, machine = as_stored(self), self.training.machine
+        values, machine = as_stored(self, places=False), self.training.machine
         flat = {
             **values["backbone"],
             **values["options"],
@@ -125,4 +121,4 @@ class TrainedWith(Options):
             "weights": self.fingerprint,
             "precision": machine.precision_asked or machine.precision,
         }
-        return without(flat, NOT_OF_A_TRAINING)
+        return without(flat, ["machine"])

@@ -14,8 +14,8 @@ from fdsl.config.describe import (
     SEES,
     TRAINED_ON_TEST_IMAGES,
     heads_in_words,
-    image_score_in_words,
     method_in_words,
+    score_in_words,
     windows_in_words,
 )
 from fdsl.config.run_config import RunConfig
@@ -100,7 +100,7 @@ def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str,
         "command": config.command,
         "config": sorted(_settings(as_stored(config))),
         "image_score": config.image_score,
-        "score_meaning": image_score_in_words(config),
+        "score_meaning": score_in_words(config.detector, config.image_score),
     }
 
 

@@ -112,7 +112,7 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
     [
         ({"machine__precision": "float32"}, "precision: float32"),
         ({"checkpoint_digest": "cd" * 32}, "checkpoint_digest: "),
-        ({"backbone__pretrained": "other.safetensors"}, "pretrained: other.safetensors"),
+        ({"backbone__pretrained": "other.safetensors"}, "weights: other.safetensors"),
         ({"options__align": "diff2"}, "mul_13_2_0.5_diff2"),
         ({"image_score": "top1"}, "mul_13_2_0.5_top1"),
         ({"metric_size": "full"}, "mul_13_2_0.5_atfull"),

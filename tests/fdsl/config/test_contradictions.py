@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fdsl.config.contradictions import RULES, Combined, refuse_contradictions
+from fdsl.config.contradictions import RULES, Combined
 from fdsl.config.run_config import DetectorConfig
 from tests.support.run_config import MACHINE
 from utils.config import BackboneConfig, MachineFacts, MethodConfig, WindowConfig
@@ -45,7 +45,7 @@ CASES = [
 @pytest.mark.parametrize("method, options, windows, run, words", CASES)
 def test_a_contradiction_is_refused(method, options, windows, run, words):
     with pytest.raises(ConfigError, match=words) as refused:
-        refuse_contradictions(method, MethodConfig(**options), windows, **run)
+        Combined(method, MethodConfig(**options), windows, **run).refuse()
     assert str(refused.value).startswith("--") and str(refused.value).endswith(".")
     if not run:
         encoder, machine = BackboneConfig(), MachineFacts(**MACHINE)
@@ -74,7 +74,7 @@ def test_what_goes_together_is_made_and_cannot_be_changed_to_what_does_not():
         ("batch", {}, WindowConfig("nan", 5, 9, tiles=2), {"k_shot": 0, "rotations": 1}),
         ("fdsl", {"fd": "none"}, WindowConfig(), {"k_shot": 0}),
     ):
-        refuse_contradictions(name, MethodConfig(**options), windows, **run)
+        Combined(name, MethodConfig(**options), windows, **run).refuse()
     made = DetectorConfig(
         method="plus",
         backbone=BackboneConfig(),

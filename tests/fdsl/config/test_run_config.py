@@ -107,13 +107,15 @@ def test_what_config_json_holds_comes_back():
 def test_what_the_maps_depend_on():
     assert from_stored(RunConfig, a_run()).identity("maps") == {
         "method": "fdsl",
-        "checkpoint": "ab" * 32,
+        "checkpoint_digest": "ab" * 32,
         "options": as_stored(MethodConfig()),
         "windows": without(as_stored(WindowConfig()), ["win_weight"]),
-        "model": "ViT-L-14-336-quickgelu",
-        "layers": [6, 12, 18, 24],
-        "image_size": 518,
-        "token_norm": "raw",
+        "backbone": {
+            "model": "ViT-L-14-336-quickgelu",
+            "layers": [6, 12, 18, 24],
+            "image_size": 518,
+            "token_norm": "raw",
+        },
         "device": "cuda:0",
         "precision": "float16",
         "rotations": 1,
