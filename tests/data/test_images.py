@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from data.images import image_size, open_image, open_mask, rotation_doubt
+from data.images import image_size, open_image, open_mask, photograph_to_array, rotation_doubt
 from data.tensors import image_to_pixels, mask_to_tensor
 from tests.support.constants import SHARED
 from utils.errors import DataError
+from utils.tile_layout import Crops
 
 CLIP_MEAN = [[[0.48145466]], [[0.4578275]], [[0.40821073]]]  # what the golden pixels were normalised with
 CLIP_STD = [[[0.26862954]], [[0.26130258]], [[0.27577711]]]
@@ -63,6 +64,9 @@ def test_sixteen_bits_are_scaled_whatever_range_is_used(tmp_path):
         open_image(save(tmp_path / "dark.png", np.array([[0, 128, 129, 255, 257, 65535]], np.uint16)))
     )
     assert dark.tolist() == [[0, 0, 1, 1, 1, 255]]
+    for name in ("darker.png", "darker.pgm"):  # also where no value says how many bits there are
+        darker = save(tmp_path / name, np.array([[0, 128, 129, 255]], np.uint16))
+        assert gray(open_image(darker)).tolist() == [[0, 0, 1, 1]], name
 
 
 def test_numbers_of_no_usual_range_are_stretched(tmp_path):
@@ -150,6 +154,35 @@ def test_one_pixel_and_slivers_become_tensors(tmp_path):
         file = save(tmp_path / "a.png", np.full((height, width), 100, np.uint8))
         pixels = image_to_pixels(open_image(file), 28)
         assert pixels.shape == (3, 28, 28) and (pixels == 100).all()
+
+
+@pytest.mark.parametrize("crops", [None, Crops(28, 20, ((0, 0), (0, 12), (4, 12)))])
+def test_a_grey_photograph_is_resized_once_to_the_values_of_three_channels(monkeypatch, crops):
+    grey = np.repeat(np.random.default_rng(0).integers(0, 256, (30, 40, 1), np.uint8), 3, 2)
+    tinted_at_the_edge, tinted = grey.copy(), grey.copy()
+    tinted_at_the_edge[0, 0, 1] ^= 255
+    tinted[15, :, 2] ^= 255  # the middle row
+    resized, plainly = [], Image.Image.resize
+
+    def resize(image, *how):
+        resized.append(image.mode)
+        return plainly(image, *how)
+
+    def expected(image, width, height):
+        return np.asarray(plainly(image, (width, height), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    for values, mode in ((grey, "L"), (tinted_at_the_edge, "RGB"), (tinted, "RGB")):
+        image = Image.fromarray(values)
+        wanted = expected(image, 16, 16)
+        if crops:
+            large = expected(image, crops.width, crops.height)
+            tiles = [large[:, top : top + 16, left : left + 16] for top, left in crops.origins]
+            wanted = np.stack([wanted, *tiles])
+        resized.clear()
+        found = photograph_to_array(image, 16, crops)
+        assert found.dtype == np.uint8 and (found == wanted).all()
+        assert set(resized) == {mode}
 
 
 def test_files_are_closed(tmp_path):
