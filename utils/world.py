@@ -209,6 +209,7 @@ def connected(world: World) -> Iterator[World]:
     if not world.joined:
         yield world
         return
+    import torch
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
@@ -216,8 +217,12 @@ def connected(world: World) -> Iterator[World]:
     dist.init_process_group(
         "gloo", store=fresh_part(store, world), rank=world.rank, world_size=world.size, timeout=PATIENCE
     )
+    # Before PyTorch 2.8 a group that ends waits for its threads and holds Python's lock, which they need for
+    # their last tensors. Its part for CPUs does not hold the lock, so that part is released last.
+    for_cpus = dist.group.WORLD._get_backend(torch.device("cpu"))
     yield world
     dist.destroy_process_group()
+    del for_cpus
 
 
 def fresh_part(store: Store, world: World) -> Store:
