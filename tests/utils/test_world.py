@@ -136,8 +136,8 @@ def test_a_restart_on_one_machine_is_one_on_all(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("late", [0, 1, 2])
 def test_addresses_of_dead_processes_are_not_called(tmp_path, monkeypatch, late):
-    """torchrun keeps one store for all its starts. It is in a process of its own: ranks that are forked beside
-    its threads may wait for a lock of theirs."""
+    """torchrun keeps one store for all its starts. It is in a process of its own: ranks forked beside its
+    threads may wait for a lock of theirs."""
     port, keeper = free_port(), os.fork()
     if keeper == 0:
         _store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
