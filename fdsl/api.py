@@ -35,12 +35,12 @@ from fdsl.factory import build_detector, detector_config, moved_config
 from fdsl.prediction import Prediction
 from fdsl.references.reference_checks import statistics_of_references, usable_references
 from fdsl.references.reference_store import (
-    KeptReference,
     Photograph,
+    StoredReference,
     digest_of,
-    kept,
     references_of,
     tensors_of_references,
+    to_store,
     without_named,
 )
 from fdsl.references.rotation import fit_references
@@ -128,7 +128,7 @@ class AnomalyDetector:
         self.normal: NormalScores | None = None
         self.grey: GreyRange | None = None  # of photographs of more than 8 bits
         self.statistics = np.empty((0, PER_IMAGE))  # of each reference; photographs are held against them
-        self.kept: list[KeptReference] = []  # the references' files, so that others can be added to them
+        self.stored: list[StoredReference] = []  # the references' files, so that others can be added to them
         self.max_pixels = MAX_PIXELS  # of a file that is opened: a larger one is a DataError
         self.min_area = 1  # of a region that predictions name: pixels of the photograph
         self.reference_sizes: list[tuple[int, int]] = []  # (width, height) of each
@@ -318,7 +318,7 @@ class AnomalyDetector:
         self.threshold = self.normal = None
         self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
         self.statistics = statistics_of_references(photographs, self.image_size)
-        self.kept = files
+        self.stored = files
         self.config = replace(self.config, references=len(photographs), rotations=1)
         if self.scorer.detector.is_transductive:
             seen = (self._photograph(image, grey, "a test image") for image in tested)
@@ -348,14 +348,14 @@ class AnomalyDetector:
 
     def _usable(
         self, given: Sequence[Photograph], grey: GreyRange | None
-    ) -> tuple[list[Photograph], list[Image.Image], list[KeptReference]]:
+    ) -> tuple[list[Photograph], list[Image.Image], list[StoredReference]]:
         """The references that count (fdsl/references/reference_checks.py): as given, as RGB photographs and
         as files."""
         photographs = [
             self._photograph(image, grey, f"references[{place}]") for place, image in enumerate(given)
         ]
         names = [_name_of(image, number) for number, image in enumerate(given, start=1)]
-        usable, files = usable_references(photographs, names, self.image_size), kept(given, self.kept)
+        usable, files = (usable_references(photographs, names, self.image_size), to_store(given, self.stored))
         if len(usable) < len(given):
             digests = {digest_of(given[place], place + 1) for place in usable}
             files = [one for one in files if one.digest in digests]
@@ -375,18 +375,18 @@ class AnomalyDetector:
         threshold was given or calibrated on labels or a batch, this threshold. Raises as `fit`, and
         ConfigError for a detector that does not carry its references.
         """
-        self._require_kept()
-        self._refit(self.kept, list(each_image(references, "references")[0]), false_alarm_rate)
+        self._require_stored()
+        self._refit(self.stored, list(each_image(references, "references")[0]), false_alarm_rate)
 
     def forget(self, *names: str, false_alarm_rate: float | str | None = AUTO) -> None:
-        """Takes references out, by their names or digests (`kept`), as if they had never been given.
+        """Takes references out, by their names or digests (`stored`), as if they had never been given.
         `false_alarm_rate` and errors as in `add_references`; ConfigError for a name that none has, or
         several."""
-        self._require_kept()
-        self._refit(without_named(self.kept, names), [], false_alarm_rate)
+        self._require_stored()
+        self._refit(without_named(self.stored, names), [], false_alarm_rate)
 
-    def _require_kept(self) -> None:
-        if not self.kept:
+    def _require_stored(self) -> None:
+        if not self.stored:
             raise ConfigError(
                 "This detector does not carry its references, so none can be added or taken out; make it "
                 "anew from their photographs."
@@ -398,12 +398,12 @@ class AnomalyDetector:
             )
 
     def _refit(
-        self, references: Sequence[KeptReference], more: Sequence[Photograph], rate: float | str | None
+        self, references: Sequence[StoredReference], more: Sequence[Photograph], rate: float | str | None
     ) -> None:
         """Fits these references and more; nothing has changed where that fails."""
         if isinstance(rate, str) and rate != AUTO:
             raise ConfigError(f"false_alarm_rate is {one_line(rate, 40)}: give a number, None or {AUTO}.")
-        before, other, chosen = self.kept, self.another(), self.threshold
+        before, other, chosen = self.stored, self.another(), self.threshold
         own = self.false_alarm_rate
         usual = None if self.normal is None else 0.01
         wanted = (own or usual) if isinstance(rate, str) else rate
@@ -416,8 +416,8 @@ class AnomalyDetector:
                 "warning: the calibration was of the references before; the threshold now comes from the "
                 "references alone: give the calibration images again."
             )
-        names = {one.digest: one for one in (*before, *kept(more))}
-        other.kept = [names.get(one.digest, one) for one in other.kept]
+        names = {one.digest: one for one in (*before, *to_store(more))}
+        other.stored = [names.get(one.digest, one) for one in other.stored]
         self.__dict__.update(other.__dict__)
 
     def calibrate(
@@ -443,7 +443,7 @@ class AnomalyDetector:
     def _calibration_scores(self, images: Sequence[Photograph]) -> NormalScores:
         """Scores of calibration images, each once; references, and those that cannot be judged, are left out
         with a warning."""
-        digests, once = {one.digest for one in self.kept}, dict[str, Photograph]()
+        digests, once = {one.digest for one in self.stored}, dict[str, Photograph]()
         for number, image in enumerate(images, start=1):
             digest = digest_of(image, number)
             if digest in digests:
@@ -616,7 +616,7 @@ class AnomalyDetector:
         path = as_file("detector", file)
         if not self.ready:
             raise ModelError("The detector has no references yet: call fit() before save().")
-        references = tuple(one.facts for one in self.kept)
+        references = tuple(one.facts for one in self.stored)
         save_detector(
             path, self.tensors(), DetectorMetadata(FORMAT_VERSION, self.config, self.threshold, references)
         )
@@ -628,7 +628,7 @@ class AnomalyDetector:
         fitted = tensors_of(
             self.scorer.detector, self.normal, self.reference_sizes, self.statistics, self.grey
         )
-        return fitted | tensors_of_references(self.kept)
+        return fitted | tensors_of_references(self.stored)
 
     @classmethod
     @_whatever_the_default_device
@@ -656,5 +656,5 @@ class AnomalyDetector:
         self = cls(detector, config)
         self.threshold, self.normal = stored.threshold, normal
         self.reference_sizes, self.statistics, self.grey = facts_of_references(tensors)
-        self.kept = references_of(stored.reference_files, tensors)
+        self.stored = references_of(stored.reference_files, tensors)
         return self

@@ -285,14 +285,14 @@ class Session:
         then nothing has changed."""
         with self._lock:
             photograph = self.photographs[number]
-            built_in = [] if self.references else self.start.kept
+            built_in = [] if self.references else self.start.stored
         given = [(one.content, one.name) for one in built_in]
         self._add("references", [*given, (photograph.file.read_bytes(), photograph.name)])
         return self.state()
 
     def _refuse_known(self, kind: str, content: bytes, name: str) -> None:
         """DataError for a normal image that is here already, or coming."""
-        if kind == "calibration" and any(one.content == content for one in self.start.kept):
+        if kind == "calibration" and any(one.content == content for one in self.start.stored):
             raise DataError(f"{plain_name(name)}: is among the references already")
         for kind, uploads in (("references", self.references), ("calibration images", self.calibration)):
             is_coming = content in self._coming[kind.split()[0]].values()
@@ -363,7 +363,7 @@ class Session:
                     room=OnDisk(self.folder, "Tokens of the photographs", "inspect fewer at once"),
                 )
             names = {upload.file.name: upload.name for upload in references.values()}
-            other.kept = [replace(one, name=names.get(one.name, one.name)) for one in other.kept]
+            other.stored = [replace(one, name=names.get(one.name, one.name)) for one in other.stored]
             return [other, *([_calibrated(other, calibration, rate)] if calibration else [])]
 
         def take(made: list[AnomalyDetector], uploads: list[Uploads]) -> None:

@@ -169,9 +169,9 @@ def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
         meta=str(args.meta) if args.meta else config.meta,
         detector=replace(config.detector, windows=windows),
         **{
-            name: getattr(args, known.dest) or getattr(config, name)
-            for name, known in options_of(RunConfig).items()
-            if known.fused
+            name: getattr(args, one.dest) or getattr(config, name)
+            for name, one in options_of(RunConfig).items()
+            if one.fused
         },
         pictures=args.pictures,
         command=command_line(),

@@ -25,7 +25,7 @@ class KnownPhotographs:
 
     def __init__(self, detector: AnomalyDetector, references: Sequence[str] = ()) -> None:
         self._names: dict[bytes, tuple[bytes, str]] = {}
-        carried = [(one.name, one.content) for one in detector.kept[:MOST]]
+        carried = [(one.name, one.content) for one in detector.stored[:MOST]]
         with held_in_memory(carried) as held:
             for path in held or (list_images(references)[:MOST] if references else ()):
                 try:

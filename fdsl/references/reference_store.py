@@ -28,7 +28,7 @@ Photograph = str | Path | Image.Image | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
-class KeptReference:
+class StoredReference:
     """One normal image: its file's name and bytes, their digest, and the day on which it was
     fitted (YYYY-MM-DD)."""
 
@@ -43,11 +43,13 @@ class KeptReference:
         return self.name, self.digest, self.day
 
 
-def kept(photographs: Iterable[Photograph], known: Sequence[KeptReference] = ()) -> list[KeptReference]:
-    """The photographs as they are stored, each content once; those of `known` keep their day. [] where they
-    take more than MOST_BYTES together."""
-    days = {one.digest: one.day for one in known}
-    by_digest: dict[str, KeptReference] = {}
+def to_store(
+    photographs: Iterable[Photograph], before: Sequence[StoredReference] = ()
+) -> list[StoredReference]:
+    """The photographs as they are stored, each content once; those of `before` have the day that they had.
+    [] where they take more than MOST_BYTES together."""
+    days = {one.digest: one.day for one in before}
+    by_digest: dict[str, StoredReference] = {}
     size = 0
     for number, photograph in enumerate(photographs, start=1):
         name, content = _file_of(photograph, number)
@@ -55,7 +57,7 @@ def kept(photographs: Iterable[Photograph], known: Sequence[KeptReference] = ())
         if digest in by_digest:
             continue
         day = days.get(digest, date.today().isoformat())
-        by_digest[digest] = KeptReference(name, digest, day, content)
+        by_digest[digest] = StoredReference(name, digest, day, content)
         size += len(content)
         if size > MOST_BYTES:
             logger.info(
@@ -89,7 +91,7 @@ def _file_of(photograph: Photograph, number: int) -> tuple[str, bytes]:
     return f"photograph {number}.png", stream.getvalue()
 
 
-def tensors_of_references(references: Sequence[KeptReference]) -> dict[str, Tensor]:
+def tensors_of_references(references: Sequence[StoredReference]) -> dict[str, Tensor]:
     """The references' files as tensors of a saved detector."""
     return {
         f"{FILE}{number}": torch.from_numpy(np.frombuffer(one.content, np.uint8).copy())
@@ -99,15 +101,15 @@ def tensors_of_references(references: Sequence[KeptReference]) -> dict[str, Tens
 
 def references_of(
     facts: Iterable[tuple[str, str, str]], tensors: Mapping[str, Tensor]
-) -> list[KeptReference]:
+) -> list[StoredReference]:
     """The references in a saved detector, from the `facts` and the file of each."""
     return [
-        KeptReference(name, digest, day, tensors[f"{FILE}{number}"].numpy().tobytes())
+        StoredReference(name, digest, day, tensors[f"{FILE}{number}"].numpy().tobytes())
         for number, (name, digest, day) in enumerate(facts)
     ]
 
 
-def without_named(references: Sequence[KeptReference], names: Iterable[str]) -> list[KeptReference]:
+def without_named(references: Sequence[StoredReference], names: Iterable[str]) -> list[StoredReference]:
     """The references without those of these names or digests; ConfigError for a name that none of them has,
     or several."""
     remaining = list(references)

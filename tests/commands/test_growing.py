@@ -13,7 +13,7 @@ from safetensors import safe_open
 from fdsl.api import AnomalyDetector
 from fdsl.flags import page_flags
 from fdsl.flags.detector_from_flags import page_detector
-from fdsl.references.reference_store import kept
+from fdsl.references.reference_store import to_store
 from tests.support.predictions import BACKBONE_OPTIONS, RUNTIME, rows
 from tests.support.small_runs import command
 from utils.config import WindowConfig
@@ -58,9 +58,9 @@ def test_more_references_are_as_if_all_had_been_shown_at_once(good, tiny_configs
     grown = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
     grown.add_references(good[2:])
     whole.fit(good, rotations=2)
-    assert [one.name for one in grown.kept] == [path.name for path in good]
+    assert [one.name for one in grown.stored] == [path.name for path in good]
     same(grown, whole)
-    grown.forget("2.png", grown.kept[3].digest)
+    grown.forget("2.png", grown.stored[3].digest)
     whole.fit([good[0], good[2]], rotations=2)
     same(grown, whole)
 
@@ -90,14 +90,14 @@ def test_no_control_character_of_a_references_name_is_printed(good, tiny_configs
 def test_what_was_fitted_is_listed(good, tiny_configs, tmp_path):
     made = detector(tiny_configs)
     made.fit([*good[:2], good[0], Image.open(good[3])])
-    assert [one.name for one in made.kept] == ["1.png", "2.png", "photograph 4.png"]
-    assert {one.day for one in made.kept} == {date.today().isoformat()}
+    assert [one.name for one in made.stored] == ["1.png", "2.png", "photograph 4.png"]
+    assert {one.day for one in made.stored} == {date.today().isoformat()}
     file = tmp_path / "part.safetensors"
     made.save(file)
     with safe_open(file, framework="pt") as saved:
         listed = json.loads(saved.metadata()["fdsl_detector"])["reference_files"]
-    assert listed == [list(one.facts) for one in made.kept]
-    assert AnomalyDetector.load(file, device="cpu").kept == made.kept
+    assert listed == [list(one.facts) for one in made.stored]
+    assert AnomalyDetector.load(file, device="cpu").stored == made.stored
 
 
 def test_a_failed_lesson_changes_nothing(good, tiny_configs, tmp_path):
@@ -118,7 +118,7 @@ def test_a_detector_without_its_references_says_so(good, tiny_configs, monkeypat
     made = detector(tiny_configs)
     monkeypatch.setattr("fdsl.references.reference_store.MOST_BYTES", 10)
     made.fit(good)
-    assert made.kept == [] and "they are not stored in the detector" in logged()
+    assert made.stored == [] and "they are not stored in the detector" in logged()
     for change in (lambda: made.add_references(good), lambda: made.forget("1.png")):
         with pytest.raises(ConfigError, match="does not carry its references"):
             change()
@@ -182,12 +182,12 @@ def test_a_name_that_two_references_have_is_a_question(good, tiny_configs, tmp_p
     made.fit([good[0], other, good[2]])
     with pytest.raises(ConfigError, match="which of the 2 references of this name") as question:
         made.forget("1.png")
-    digests = [one.digest for one in made.kept if one.name == "1.png"]
-    assert all(digest in str(question.value) for digest in digests) and len(made.kept) == 3
+    digests = [one.digest for one in made.stored if one.name == "1.png"]
+    assert all(digest in str(question.value) for digest in digests) and len(made.stored) == 3
     made.forget(digests[1])
-    assert [one.digest for one in made.kept if one.name == "1.png"] == digests[:1]
+    assert [one.digest for one in made.stored if one.name == "1.png"] == digests[:1]
     made.forget("1.png")
-    assert [one.name for one in made.kept] == ["3.jpg"]
+    assert [one.name for one in made.stored] == ["3.jpg"]
 
 
 def test_references_are_not_unpacked(good, tiny_configs, tmp_path, monkeypatch):
@@ -203,7 +203,7 @@ def test_references_are_not_unpacked(good, tiny_configs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(AnomalyDetector, "fit", fit)
     made.add_references(good[3])
-    assert seen == [] and [one.name for one in made.kept] == [path.name for path in good]
+    assert seen == [] and [one.name for one in made.stored] == [path.name for path in good]
 
 
 def test_the_command_adds_forgets_and_shows(good, tiny_configs, place, tmp_path, capsys):
@@ -222,7 +222,7 @@ def test_the_command_adds_forgets_and_shows(good, tiny_configs, place, tmp_path,
     assert predict.main(["--detector", second, "--show"]) == 0
     shown = capsys.readouterr().out
     assert "Method: nearest" in shown and "References: 3" in shown and "Threshold: 0." in shown
-    assert all(one.digest in shown and one.name in shown for one in kept(good[:3]))
+    assert all(one.digest in shown and one.name in shown for one in to_store(good[:3]))
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_beside_references_it_is_saved_with_the_detector(
     more = ["--detector", str(saved), "--forget", "1.png"] if method == "nearest" else []
     if more:
         loaded = AnomalyDetector.load(saved, model_config=backbone[backbone.index("--model-config") + 1])
-        name = loaded.kept[0].name
+        name = loaded.stored[0].name
         before = loaded.predict(texture(3)).score
         loaded.forget(name)
         assert loaded.another().predict(texture(3)).score != before

@@ -117,7 +117,7 @@ def test_a_detector_with_references_is_calibrated_without_others(detector, tmp_p
     fitted.fit(images(1, 2), false_alarm_rate=0.2)
     visitor = Visitor(make_server(fitted, tmp_path, LIMITS, []).test_client())
     start = visitor.ask("GET", "").json
-    same = fitted.kept[0].content
+    same = fitted.stored[0].content
     assert "among the references" in visitor.upload("calibration", same, expected=422)["error"]
     state = calibrated(visitor)
     assert "3 calibration images" in state["threshold"]["source"] and state["builtIn"] == 2

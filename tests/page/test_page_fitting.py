@@ -202,7 +202,7 @@ def test_a_photograph_that_cannot_become_a_reference_changes_nothing(
 ):
     other = detector.another()
     other.fit([Image.open(io.BytesIO(png(seed))) for seed in carried], rotations=1)
-    content = other.kept[-1].content if taken in carried else png(taken)
+    content = other.stored[-1].content if taken in carried else png(taken)
     visitor = Visitor(make_server(other, tmp_path, LIMITS, []).test_client())
     number = visitor.upload("photographs", content)["number"]
     before, files = visitor.ask("GET", "").json, sorted(tmp_path.rglob("*"))

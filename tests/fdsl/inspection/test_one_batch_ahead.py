@@ -42,7 +42,7 @@ def events(device, endless=False, refused=None):
         scorer=SimpleNamespace(detector=SimpleNamespace(backbone=backbone)),
         reference_sizes=[],
         statistics=np.zeros((0, 4)),
-        kept=[],
+        stored=[],
         to_batch=lambda photos: torch.zeros(len(photos), 3, 8, 8, dtype=torch.uint8),
         begin_batch=begin_batch,
     )
