@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: import from the project's root
@@ -44,49 +45,27 @@ MODELS = [
 ]
 
 
-class Timed:
-    """One backbone: its detector with one reference, and the library's own encoder."""
+WORKS = ("bare encoder", "encode", "image to map", "by default")
 
-    def __init__(self, name: str, device: torch.device, dtype: torch.dtype) -> None:
-        model, _, side = name.partition("@")
-        given = {"model": model, "pretrained": "none", "image_size": int(side) if side else None}
-        self.config: BackboneConfig = backbone_config(given)
-        side_px = self.config.image_size
-        self.backbone = backbone_of(self.config, device, dtype)
-        self.bare_encoder = backbone_of(self.config, device, torch.float32).visual.to(dtype)
-        torch.manual_seed(0)
-        self.pixels = torch.randint(0, 256, (2, 3, side_px, side_px), dtype=torch.uint8)
-        self.photo = normalise(self.pixels[:1].to(device), self.backbone.mean, self.backbone.std).to(dtype)
-        if hasattr(self.backbone, "position_table"):
-            grid = self.backbone.grid(side_px)
-            table = self.backbone.position_table(grid).to(dtype)
-            self.bare_encoder.positional_embedding = torch.nn.Parameter(table, requires_grad=False)
-        nearest, plus = self.fitted("nearest", 1), self.fitted("plus", AUTO)
-        self.works: dict[str, Callable[[], object]] = {
-            "bare encoder": self.bare,
-            "encode": lambda: self.backbone.encode(self.pixels[:1]),
-            "image to map": lambda: nearest(self.pixels[:1], ["a photograph"]),
-            "by default": lambda: plus(self.pixels[:1], ["a photograph"]),
-        }
 
-    def fitted(self, name: str, rotations: int | str) -> Scorer:
-        """A detector of the second image."""
-        width, layers = self.backbone.width, len(self.backbone.layers)
-        method = METHODS[name].load().of_heads(width, layers, MethodConfig(), None)
-        scorer = Scorer(Detector(self.backbone, method, self.config.image_size))
-        reference = Image.fromarray(self.pixels[1].permute(1, 2, 0).numpy())
-        fit_references(scorer, [reference], rotations)
-        return scorer
-
-    def bare(self) -> None:
-        encode_barely(self.bare_encoder, self.photo, self.backbone.layers)
-
-    def row(self, times: list[float]) -> list[str]:
-        """Milliseconds of each work, and the encoder's share of them."""
-        bare, encode, _, default = times
-        cells = [f"{1000 * seconds:.0f}" for seconds in times]
-        over = [f"{seconds / bare:.2f}" for seconds in (encode, default)]
-        return [self.config.model, f"{self.config.image_size} px", *cells, *over]
+@torch.no_grad()
+def works_of(config: BackboneConfig, device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
+    """WORKS of one backbone, with one reference."""
+    backbone, side = backbone_of(config, device, dtype), config.image_size
+    bare = backbone_of(config, device, torch.float32).visual.to(dtype)
+    if hasattr(backbone, "position_table"):
+        table = backbone.position_table(backbone.grid(side)).to(dtype)
+        bare.positional_embedding = torch.nn.Parameter(table, requires_grad=False)
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+    photo = normalise(pixels[:1].to(device), backbone.mean, backbone.std).to(dtype)
+    works = [partial(encode_barely, bare, photo, backbone.layers), partial(backbone.encode, pixels[:1])]
+    for name, rotations in (("nearest", 1), ("plus", AUTO)):
+        method = METHODS[name].load().of_heads(backbone.width, len(backbone.layers), MethodConfig(), None)
+        scorer = Scorer(Detector(backbone, method, side))
+        fit_references(scorer, [Image.fromarray(pixels[1].permute(1, 2, 0).numpy())], rotations)
+        works.append(partial(scorer, pixels[:1], ["a photograph"]))
+    return works
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -96,12 +75,21 @@ def main(argv: list[str] | None = None) -> None:
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
     use_threads(args.threads)
-    device = choose_device(args.device)
-    rows = [Timed(name, device, choose_precision(args.precision, device)) for name in args.models]
-    names = [f"{name}, ms" for name in rows[0].works]
-    taken = iter(shortest([work for row in rows for work in row.works.values()], args.repeats, device))
-    table = [row.row([next(taken) for _ in row.works]) for row in rows]
-    print(tabulate(table, ["backbone", "side", *names, "encode / bare", "default / bare"], "github"))
+    device, configs = choose_device(args.device), []
+    for name in args.models:
+        model, _, side = name.partition("@")
+        given = {"model": model, "pretrained": "none", "image_size": int(side) if side else None}
+        configs.append(backbone_config(given))
+    dtype = choose_precision(args.precision, device)
+    works = [work for config in configs for work in works_of(config, device, dtype)]
+    taken, lines = iter(shortest(works, args.repeats, device)), []
+    for config in configs:
+        bare, encode, _, default = times = [next(taken) for _ in WORKS]
+        ratios = [f"{seconds / bare:.2f}" for seconds in (encode, default)]
+        milliseconds = [f"{1000 * seconds:.0f}" for seconds in times]
+        lines.append([config.model, f"{config.image_size} px", *milliseconds, *ratios])
+    columns = ["backbone", "side", *(f"{name}, ms" for name in WORKS), "encode / bare", "default / bare"]
+    print(tabulate(lines, columns, "github"))
 
 
 if __name__ == "__main__":

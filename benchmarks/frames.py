@@ -13,8 +13,9 @@ in how many per cent of the draws the frame is left out, and nothing else.
 
 from __future__ import annotations
 
+import itertools
 import sys
-from itertools import permutations
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -25,11 +26,9 @@ from tabulate import tabulate
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.products import dead_frames
+from benchmarks.products import catalogues
 from benchmarks.shared import described
-from data.catalogue import open_catalogue
 from data.images import open_image
-from data.records import Record
 from data.tensors import image_to_pixels
 from fdsl.flags.arguments import whole
 from fdsl.references.reference_checks import Thumbnail
@@ -43,41 +42,42 @@ def main(argv: list[str] | None = None) -> None:
     parser = described(__doc__)
     parser.add_argument("data", nargs="+", metavar="DATASET=DIR")
     parser.add_argument("--image-size", type=whole(16), default=448, metavar="PX")
+    parser.set_defaults(categories=None)
     args = parser.parse_args(argv)
     lines, flagged, left_out = [], dict[str, dict[str, str]](), dict[str, dict[str, str]]()
     generator = np.random.default_rng(0)
-    for given in args.data:
-        dataset, _, folder = given.partition("=")
-        catalogue = open_catalogue(dataset, Path(folder))
 
-        def photograph(record: Record, root: Path = catalogue.root) -> Image.Image:
-            return open_image(root / record.image_path)
+    def statistics(photo: Image.Image) -> np.ndarray:
+        return statistics_of(image_to_pixels(photo, args.image_size).numpy())
 
-        def statistics(photo: Image.Image) -> np.ndarray:
-            return statistics_of(image_to_pixels(photo, args.image_size).numpy())
+    def reasons(found: Iterable[np.ndarray], references: list[np.ndarray]) -> list[bool]:
+        return [bool(reason_of(one, known[None])) for known in references for one in found]
 
-        def reasons(found: list[np.ndarray], references: list[np.ndarray]) -> list[bool]:
-            return [bool(reason_of(one, known[None])) for known in references for one in found]
-
-        for category, records in catalogue.test.items():
-            references = [statistics(photograph(record)) for record in catalogue.train[category]]
-            tests = [statistics(photograph(record)) for record in records]
-            false = reasons(tests, references)
-            normal = [record for record in records if not record.anomalous]
-            known = np.stack([*references, *(one for one, of in zip(tests, records) if not of.anomalous)])
-            draws = [known[generator.permutation(len(known))[:SHOTS]] for _ in range(DRAWS)]
-            named = [bool(implausible_references(draw)) for draw in draws]
-            thumbnails = [Thumbnail(photograph(one)) for one in normal + catalogue.train[category]]
-            copies = [one.shows_the_same_as(other) for one, other in permutations(thumbnails, 2)]
-            lines.append([category, len(false), sum(false), len(copies), sum(copies), len(named), sum(named)])
-            chosen = [failing(photograph(one)) for one in normal[:: max(1, len(normal) // 4)][:4]]
-            flagged[category], left_out[category] = {}, {}
-            for kind in chosen[0]:
-                frames = [statistics(one[kind]) for one in chosen]
-                among = [np.stack([frames[n % 4], *draw[1:]]) for n, draw in enumerate(draws)]
-                alone = [list(implausible_references(one)) == [0] for one in among]
-                flagged[category][kind] = f"{100 * np.mean(reasons(frames, references)):.0f}"
-                left_out[category][kind] = f"{100 * np.mean(alone):.0f}"
+    for category, catalogue in catalogues(args).items():
+        train, tested = (
+            [catalogue.root / record.image_path for record in part[category]]
+            for part in (catalogue.train, catalogue.test)
+        )
+        references, tests = ([statistics(open_image(path)) for path in paths] for paths in (train, tested))
+        false, normal = (
+            reasons(tests, references),
+            [not record.anomalous for record in catalogue.test[category]],
+        )
+        known = np.stack([*references, *itertools.compress(tests, normal)])
+        draws = [known[generator.permutation(len(known))[:SHOTS]] for _ in range(DRAWS)]
+        named = [bool(implausible_references(draw)) for draw in draws]
+        photographs = [open_image(path) for path in itertools.compress(tested, normal)]
+        thumbnails = [Thumbnail(photo) for photo in photographs + [open_image(path) for path in train]]
+        copies = [one.shows_the_same_as(other) for one, other in itertools.permutations(thumbnails, 2)]
+        lines.append([category, len(false), sum(false), len(copies), sum(copies), len(named), sum(named)])
+        chosen = [failing(photo) for photo in photographs[:: max(1, len(photographs) // 4)][:4]]
+        flagged[category], left_out[category] = {}, {}
+        for kind in chosen[0]:
+            frames = [statistics(one[kind]) for one in chosen]
+            among = [np.stack([frames[n % 4], *draw[1:]]) for n, draw in enumerate(draws)]
+            alone = [list(implausible_references(one)) == [0] for one in among]
+            flagged[category][kind] = f"{100 * np.mean(reasons(frames, references)):.0f}"
+            left_out[category][kind] = f"{100 * np.mean(alone):.0f}"
     lines.append(["all", *(sum(line[column] for line in lines) for column in range(1, 7))])
     columns = ["product", "pairs", "with a reason", "pairs of normal images", "taken for copies"]
     print(tabulate(lines, [*columns, "draws", "with one left out"], tablefmt="github"))
@@ -87,15 +87,23 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def failing(photo: Image.Image) -> dict[str, Image.Image]:
-    """What a camera gives that fails, in the size of a photograph. Noise: standard deviation in grey levels;
-    blur: in pixels where the longer side is 900."""
+    """What a camera gives that fails or sees no part, in the size of a photograph. Noise: standard deviation
+    in grey levels; blur: in pixels where the longer side is 900."""
     pixels, generator = np.asarray(photo, np.float32), np.random.default_rng(0)
     height, width = pixels.shape[:2]
-    third, fifth, repeated, torn = (pixels.copy() for _ in range(4))
-    third[:, -(width // 3) :], fifth[-(height // 5) :] = 128, 0
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    half, third, fifth, repeated, torn = (pixels.copy() for _ in range(5))
+    third[:, -(width // 3) :], fifth[-(height // 5) :], half[height // 2 :] = 128, 0, 0
     repeated[height * 2 // 3 :] = pixels[height * 2 // 3]
     torn[height // 2 :] = np.roll(pixels[height // 2 :], width // 3, 1)
-    frames = {"right third grey": third, "lower fifth black": fifth, "rows repeated": repeated, "torn": torn}
+    frames = {
+        name: np.full(pixels.shape, grey) for name, grey in (("black", 0), ("white", 255), ("grey", 128))
+    }
+    frames["background"] = np.median(border, axis=0) + generator.normal(0, 4, pixels.shape)
+    frames["noise"], frames["half black"] = generator.integers(0, 256, pixels.shape), half
+    frames["defocus"] = cv2.GaussianBlur(np.asarray(photo), (0, 0), max(photo.size) / 40)
+    frames |= {"right third grey": third, "lower fifth black": fifth, "rows repeated": repeated, "torn": torn}
+    generator = np.random.default_rng(0)
     for deviation in (10, 20, 40, 80):
         frames[f"noise {deviation}"] = pixels + generator.normal(0, deviation, pixels.shape)
     for blur in (2, 4, 8, 16):
@@ -104,8 +112,7 @@ def failing(photo: Image.Image) -> dict[str, Image.Image]:
         frames[f"no {colour}"] = pixels * (np.arange(3) != number)
     for factor in (2, 4, 1 / 4, 1 / 8):
         frames[f"exposure x {factor:g}"] = pixels * factor
-    made = {kind: Image.fromarray(frame.clip(0, 255).astype(np.uint8)) for kind, frame in frames.items()}
-    return {**dead_frames(photo), **made}
+    return {kind: Image.fromarray(frame.clip(0, 255).astype(np.uint8)) for kind, frame in frames.items()}
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ Weights are untrained and images random: neither changes the work. Checks look a
 exit code 1 where one fails: maps in float32 and in half precision against the CPU's in float32, two runs of
 the device byte for byte, the heads after two trainings byte for byte. Times are the shortest of --repeats
 runs, compared with those of the bare backbone (the same encoder in half precision on the same pixels, with
-nothing around it) and of matrix products of the encoder's size with as much arithmetic as the run. The table
-is for README.md. A second one compares what the product does with what it could do instead: blocks of the
-encoder that torch.compile made, and products with a memory bank that is not filled up with zeros.
+nothing around it) and of matrix products of the encoder's size with as much arithmetic as the run.
 """
 
 from __future__ import annotations
@@ -18,36 +16,29 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-import models.backbones.cpu_attention as cpu_attention
-import models.matching.memory_bank as memory_bank
-from benchmarks.gpu_on_paper import MODEL, RUNS, Run, chosen_runs
+from benchmarks.gpu_on_paper import MODEL, Run, add_runs, chosen_runs
 from benchmarks.shared import backbone_parser, shortest, untrained_backbone
 from fdsl.scoring import Scorer
 from fdsl.training.step import HeadsStep
 from models.backbone import Backbone, normalise
 from models.detector import Detector
-from models.matching.memory_bank import nearest_of
 from models.methods.fdsl import Fdsl
 from models.methods.registry import METHODS
 from utils.command import run_command
 from utils.config import MethodConfig, WindowConfig
 from utils.device import choose_device, choose_precision, make_repeatable, use_threads
-from utils.text import first_line
 from utils.tile_layout import TileLayout
 
 FARTHEST = {torch.float32: 1e-4, torch.float16: 0.05}  # that a map may lie from the CPU's
@@ -62,15 +53,11 @@ GRID_CHECKED = 9  # patches along a side of the images that are checked: odd, as
 TRAINING_STEPS, TRAINED_TOGETHER = 3, 2
 
 
-def unfitted(backbone: Backbone, method: str, windows: WindowConfig, side: int) -> Detector:
-    torch.manual_seed(0)
-    made = METHODS[method].load()(backbone.width, len(backbone.layers), MethodConfig())
-    return Detector(backbone, made, side, windows)
-
-
 def fitted(backbone: Backbone, method: str, windows: WindowConfig, side: int, shots: int) -> Scorer:
     """A scorer whose detector is fitted to random references."""
-    detector = unfitted(backbone, method, windows, side)
+    torch.manual_seed(0)
+    made = METHODS[method].load()(backbone.width, len(backbone.layers), MethodConfig())
+    detector = Detector(backbone, made, side, windows)
     if windows.tiles > 1:
         detector.layout = TileLayout(windows.tiles, windows.tiles, detector.grid, backbone.patch_size)
     scorer = Scorer(detector)
@@ -86,8 +73,7 @@ def pixels_for(detector: Detector, count: int, seed: int) -> Tensor:
 
 
 def maps_of(scorer: Scorer) -> list[np.ndarray]:
-    found = scorer(pixels_for(scorer.detector, 3, 2), ["first", "second", "third"])
-    return found.arrays
+    return scorer(pixels_for(scorer.detector, 3, 2), ["first", "second", "third"]).arrays
 
 
 def checks(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, bool]]:
@@ -138,10 +124,6 @@ class Row:
     product: float
     peak_gib: float
 
-    @property
-    def ratios(self) -> tuple[float, float]:
-        return self.milliseconds / self.bare, self.milliseconds / self.product
-
 
 def row_of(args: argparse.Namespace, device: torch.device, backbone: Backbone, run: Run) -> Row:
     windows = run.windows()
@@ -180,78 +162,11 @@ def bare_pass(backbone: Backbone, pixels: Tensor, detector: Detector) -> None:
                 backbone.encode_normalised(part)
 
 
-class Choice(NamedTuple):
-    """Milliseconds as the product does it, and as it could; the farthest that the results lie apart."""
-
-    what: str
-    milliseconds: float
-    otherwise: float
-    apart: float
-
-    @property
-    def cells(self) -> list[str]:
-        ratio = self.otherwise / self.milliseconds
-        return [
-            self.what,
-            *(f"{value:.3g}" for value in (self.milliseconds, self.otherwise, ratio, self.apart)),
-        ]
-
-
-@torch.no_grad()
-def choices(args: argparse.Namespace, device: torch.device, backbone: Backbone) -> Iterator[Choice]:
-    """What a measurement on this device decides."""
-    windows = RUNS[-1].windows()
-    windows = replace(windows, win_size=args.win_size or windows.win_size)
-    branch = unfitted(backbone, "nearest", windows, args.image_size).window_branch
-    compiled, unit = untrained_backbone(args, device, backbone.dtype), cpu_attention.bf16_in_hardware()
-    cpu_attention.bf16_in_hardware = lambda: unit  # a compiler cannot look into it, and would break off there
-    visual = compiled.visual
-    for block in visual.blocks if hasattr(visual, "blocks") else visual.transformer.resblocks:
-        block.compile()
-    window = branch.grid.encoded * backbone.patch_size
-    sizes = (("images", args.batch, args.image_size), ("windows", min(branch.chunk, len(branch)), window))
-    for what, count, side in sizes:
-        pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
-        works = [partial(tokens_of, one, pixels) for one in (backbone, compiled)]
-        try:
-            (first,) = shortest(works[1:], 1, device, warm=False)
-        except Exception as error:  # a compiler is missing, or something that it needs
-            print(f"{count} {what}: torch.compile does not work here ({first_line(error, 200)})")
-            continue
-        what = f"{count} {what}: eager blocks, compiled ones ({first:.0f} s the first time)"
-        yield compared(what, works, args.repeats, device)
-    if device.type == "cuda":  # a CPU's products are with the bank as it is
-        drawn = torch.randn(branch.tokens, backbone.width, device=device)
-        bank = F.normalize(drawn, dim=-1).to(backbone.dtype)
-        query = bank.flip(0)[: 4 * memory_bank.ON_A_GPU // len(bank)]
-        works = [lambda: nearest_of(query, bank)[0], lambda: nearest_of_odd(query, bank)]
-        what = f"nearest of {len(bank):,} tokens: filled up, not filled up"
-        yield compared(what, works, args.repeats, device)
-
-
-def tokens_of(backbone: Backbone, pixels: Tensor) -> Tensor:
-    return backbone.encode(pixels).tokens
-
-
-def nearest_of_odd(query: Tensor, bank: Tensor) -> Tensor:
-    """What `nearest_of` gives where a bank is multiplied as long as it is."""
-    most = memory_bank.ON_A_GPU // len(bank)
-    return torch.cat([(chunk @ bank.t()).max(-1).values for chunk in query.split(most)])
-
-
-def compared(what: str, works: list[Callable[[], Tensor]], repeats: int, device: torch.device) -> Choice:
-    one, other = (work().float() for work in works)
-    own, otherwise = (1e3 * seconds for seconds in shortest(works, repeats, device))
-    return Choice(what, own, otherwise, float((one - other).abs().max()))
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = backbone_parser(__doc__, MODEL)
-    parser.add_argument("--runs", nargs="*", metavar="RUN", help="rows by their names (default: all)")
-    parser.add_argument("--batch", type=int, default=4, help="photographs at once (default 4)")
+    add_runs(parser)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--win-size", type=int, help="patches, in place of the runs' own")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write checks and rows to it")
     parser.set_defaults(device="cuda")
     args = parser.parse_args(arguments)
     use_threads(args.threads)
@@ -264,24 +179,10 @@ def main(arguments: list[str] | None = None) -> int:
     backbone = untrained_backbone(args, device, choose_precision(args.precision, device))
     rows = [row_of(args, device, backbone, run) for run in runs]
     columns = ["run", "ms a photograph", "compared with the bare backbone", "with equal products", "peak GiB"]
-    table = [
-        [row.run, *(f"{value:.2f}" for value in (row.milliseconds, *row.ratios, row.peak_gib))]
-        for row in rows
-    ]
-    print(tabulate(table, columns, tablefmt="github", disable_numparse=True))
-    undecided = list(choices(args, device, backbone))
-    columns = ["what: as it is, otherwise", "ms", "otherwise, ms", "ratio", "results apart"]
-    print(tabulate([one.cells for one in undecided], columns, tablefmt="github", disable_numparse=True))
+    table = [(run, ms, ms / bare, ms / gemm, peak) for run, ms, bare, gemm, peak in map(astuple, rows)]
+    print(tabulate(table, columns, tablefmt="github", floatfmt=".2f"))
     if args.json is not None:
-        args.json.write_text(
-            json.dumps(
-                {
-                    "checks": checked,
-                    "rows": [vars(row) for row in rows],
-                    "choices": [one._asdict() for one in undecided],
-                }
-            )
-        )
+        args.json.write_text(json.dumps({"checks": checked, "rows": [vars(row) for row in rows]}))
     return int(not all(right for _, right in checked))
 
 

@@ -2,7 +2,6 @@
 
     python benchmarks/gpu_on_paper.py                                            # all rows
     python benchmarks/gpu_on_paper.py --runs "fdsl 13/2, K=1" --json rows.json
-    python benchmarks/gpu_on_paper.py --host                                     # what a processor does
 
 The product's own code runs on PyTorch's fake tensors, which say that they lie on a GPU and hold no values. A
 row is the cost of one of the --batch photographs (ViT-L-14-336 at 518 px): kernels that are started, TFLOP,
@@ -16,10 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 import weakref
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +25,6 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from PIL import Image
 from tabulate import tabulate
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
@@ -39,15 +35,12 @@ from torch.utils.flop_counter import flop_registry
 import models.backbone
 import models.branches
 from benchmarks.shared import LAYERS, SIDE, described
-from data.tensors import photograph_to_pixels
-from models.backbone import normalise
 from models.backbones.open_clip import OpenClipBackbone
 from models.backbones.open_clip_loading import _new_encoder
 from models.detector import Detector
 from models.methods.registry import METHODS
 from models.views.sliding_windows import WindowGrid
 from utils.config import MethodConfig, WindowConfig
-from utils.image_statistics import statistics_of
 from utils.tile_layout import TileLayout
 
 aten = torch.ops.aten
@@ -107,6 +100,12 @@ RUNS = [
 ]
 
 
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", nargs="+", metavar="RUN", help="rows by their names (default: all)")
+    parser.add_argument("--batch", type=int, default=4, help="photographs at once (default 4)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what is printed to it")
+
+
 def chosen_runs(parser: argparse.ArgumentParser, names: list[str] | None) -> list[Run]:
     """The runs of these names, all without; ends the command for a name of none."""
     known = {str(run): run for run in RUNS}
@@ -126,10 +125,6 @@ class Cost:
     megabytes_to_host: float
     peak_gib: float
     seconds: dict[str, float]
-
-
-def size_of(one: torch.Tensor) -> int:
-    return one.numel() * one.element_size()
 
 
 class Counting(TorchDispatchMode):
@@ -156,7 +151,7 @@ class Counting(TorchDispatchMode):
                 self._keep(one)
         devices = {one.device.type for one in [*given, *made]}
         if name in ("_to_copy", "copy_") and len(devices) > 1:
-            self.crossed["to device" if made[0].device.type == "cuda" else "to host"] += size_of(given[-1])
+            self.crossed["to device" if made[0].device.type == "cuda" else "to host"] += given[-1].nbytes
         elif "cuda" in devices and name not in NO_KERNEL and func.namespace == "aten" and not _is_view(func):
             self._count(name, given, made, _flops(func, args, kwargs or {}, found, given))
         return found
@@ -197,25 +192,21 @@ class Counting(TorchDispatchMode):
 
 def _is_view(func) -> bool:
     returns = func._schema.returns
-    return bool(returns) and all(
-        one.alias_info is not None and not one.alias_info.is_write for one in returns
-    )
+    return bool(returns) and all(one.alias_info and not one.alias_info.is_write for one in returns)
 
 
 def _moved(name: str, one: torch.Tensor, given: list[torch.Tensor], made: list[torch.Tensor]) -> int:
     """Bytes of a tensor that an operator reads or writes."""
     if name in ("index_select", "index", "gather", "embedding") and made and one is given[0]:
-        return size_of(made[0])
-    return size_of(one) if 0 not in one.stride() else min(size_of(one), one.untyped_storage().nbytes())
+        return made[0].nbytes
+    return min(one.nbytes, one.untyped_storage().nbytes())  # an expanded tensor has fewer values
 
 
 def _flops(func, args, kwargs, found, given: list[torch.Tensor]) -> tuple[float, bool]:
     """Operations of a product, and whether its factors are narrow."""
-    formula = flop_registry.get(func._overloadpacket)
-    half = (torch.float16, torch.bfloat16)
-    return (
-        (0.0, True) if formula is None else (formula(*args, **kwargs, out_val=found), given[-1].dtype in half)
-    )
+    if (formula := flop_registry.get(func._overloadpacket)) is None:
+        return 0.0, True
+    return formula(*args, **kwargs, out_val=found), given[-1].dtype in (torch.float16, torch.bfloat16)
 
 
 def _moved_module(self: nn.Module, function, recurse: bool = True) -> nn.Module:
@@ -276,71 +267,21 @@ def measured(runs: list[Run], batch: int, dtype: torch.dtype) -> list[tuple[Run,
     return found
 
 
-def host_milliseconds(layout: TileLayout | None, batch: int) -> list[float]:
-    """What one processor does for a photograph of 900 x 900 pixels while the GPU computes, in ms: resizing it
-    (in the threads that read), joining pixels to a batch, the statistics that say whether it can be judged,
-    and, for comparison, pixels normalised here as floats, which the GPU does."""
-    drawn = torch.randint(
-        0, 256, (900, 900, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    photograph = Image.fromarray(drawn.numpy())
-    pixels = [photograph_to_pixels(photograph, SIDE, layout)] * batch
-    joined = torch.stack(pixels)
-    mean = std = torch.full((3,), 0.5)
-    works: list[tuple[int, Callable[[], object]]] = [
-        (1, lambda: photograph_to_pixels(photograph, SIDE, layout)),
-        (batch, lambda: torch.stack(pixels)),
-        (1, lambda: statistics_of(joined[0, 0].numpy() if layout else joined[0].numpy())),
-        (batch, lambda: normalise(joined, mean, std)),
-    ]
-    return [1e3 * min(_processor_seconds(work) for _ in range(10)) / count for count, work in works]
-
-
-def _processor_seconds(work: Callable[[], object]) -> float:
-    begun = time.process_time()
-    work()
-    return time.process_time() - begun
-
-
 def main() -> int:
     parser = described(__doc__)
-    parser.add_argument("--runs", nargs="+", metavar="RUN", help="rows by their names (default: all)")
-    parser.add_argument("--batch", type=int, default=4, help="photographs at once (default 4)")
+    add_runs(parser)
     parser.add_argument("--precision", choices=("float16", "bfloat16", "float32"), default="float16")
-    parser.add_argument(
-        "--host", action="store_true", help="instead, what a processor does meanwhile: measured, not counted"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to it")
     args = parser.parse_args()
-    if args.host:
-        torch.set_num_threads(1)
-        rows = [
-            [name, *(f"{one:.1f}" for one in host_milliseconds(layout, args.batch))]
-            for name, layout in (("whole image", None), ("2 x 2 tiles", TILES))
-        ]
-        columns = ["ms of one thread a photograph", "resizing", "joining", "statistics"]
-        columns.append("not done: normalising")
-        print(tabulate(rows, columns, tablefmt="github", disable_numparse=True))
-        return 0
     runs = chosen_runs(parser, args.runs)
     rows = measured(runs, args.batch, getattr(torch, args.precision))
-    gpus = [f"{gpu} ms" for gpu in GPUS]
-    columns = ["run", "launches", "TFLOP", "GB", "MB in", "MB out", "peak GiB", "fitting GiB", *gpus]
-    table = [
-        [
-            str(run),
-            f"{cost.launches:,.0f}",
-            f"{cost.tflop:.2f}",
-            f"{cost.gigabytes:.1f}",
-            f"{cost.megabytes_to_device:.1f}",
-            f"{cost.megabytes_to_host:.1f}",
-            f"{cost.peak_gib:.2f}",
-            f"{fitting.peak_gib:.2f}",
-            *(f"{1e3 * cost.seconds[gpu]:.1f}" for gpu in GPUS),
-        ]
-        for run, fitting, cost in rows
-    ]
-    print(tabulate(table, columns, tablefmt="github", disable_numparse=True))
+    columns = "run, launches, TFLOP, GB, MB in, MB out, peak GiB, fitting GiB".split(", ")
+    columns += [f"{gpu} ms" for gpu in GPUS]
+    formats = ("", ",.0f", ".2f", ".1f", ".1f", ".1f", ".2f", ".2f", *[".1f"] * len(GPUS))
+    table = []
+    for run, fitting, cost in rows:
+        *counted, seconds = vars(cost).values()
+        table.append([str(run), *counted, fitting.peak_gib, *(1e3 * one for one in seconds.values())])
+    print(tabulate(table, columns, tablefmt="github", floatfmt=formats))
     if args.json is not None:
         runs = [{"run": str(run), **asdict(cost), "fitting": asdict(fitting)} for run, fitting, cost in rows]
         args.json.write_text(json.dumps({"batch": args.batch, "precision": args.precision, "rows": runs}))

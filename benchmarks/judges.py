@@ -1,14 +1,15 @@
-"""The detectors that judgement.py compares: this project's and anomalib's AnomalyDINO, on a backbone that
-encodes each image once."""
+"""The detectors of judgement.py and thresholds.py, this project's and anomalib's AnomalyDINO, on a backbone
+that encodes each image once; and the rows that they compute."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import importlib
+import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,7 +20,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from benchmarks.products import Product, Row, backbones_of, catalogues, read_rows, write_row
 from data.images import open_image
+from data.records import draw_references
 from data.tensors import photograph_to_pixels
 from fdsl.api import AnomalyDetector
 from fdsl.config.resolve import backbone_config, method_config, window_config
@@ -39,15 +42,11 @@ from utils.config import FINAL, BackboneConfig, MethodConfig, WindowConfig
 from utils.device import choose_device, choose_precision
 from utils.errors import ConfigError
 from utils.files import whole_file
-from utils.image_statistics import reason_of, statistics_of
 from utils.options import options_of
 
 COPIES = {Plus.name: Plus.rotations, Nearest.name: ROTATIONS}  # of others 1
-OPTIONS = {
-    **options_of(MethodConfig),
-    **options_of(WindowConfig),
-    "rotations": options_of(RunConfig)["rotations"],
-}
+OPTIONS = {**options_of(MethodConfig), **options_of(WindowConfig)}
+OPTIONS["rotations"] = options_of(RunConfig)["rotations"]
 COMPONENTS = "anomalib.models.components"
 
 
@@ -129,11 +128,6 @@ class Ours:
     def fit(self, references: Sequence[Path]) -> None:
         self.detector.fit(references, rotations=self.rotations, false_alarm_rate=None)
 
-    def has_reason(self, pixels: Tensor) -> bool:
-        """Whether an image ([1+T,]3,S,S) uint8 cannot be judged normal whatever its score."""
-        whole = pixels if pixels.dim() == 3 else pixels[0]
-        return bool(reason_of(statistics_of(whole.numpy()), self.detector.statistics))
-
     def __call__(self, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Images (B,[1+T,]3,S,S) uint8 -> maps (B,G,G) and image scores (B,)."""
         found = self.scorer(pixels, ["a test image"] * len(pixels))
@@ -190,9 +184,6 @@ class AnomalyDino:
         found = self.model(self._images(list(pixels)))
         return found.anomaly_map[:, 0].cpu().numpy(), found.pred_score[:, 0].double().cpu().numpy()
 
-    def has_reason(self, pixels: Tensor) -> bool:
-        return False
-
     def _images(self, pixels: list[Tensor]) -> Tensor:
         return torch.stack(pixels).to(self.backbone.device, torch.float32)
 
@@ -223,3 +214,37 @@ def anomaly_dino_module() -> Any:
             f"--methods {AnomalyDino.name} needs anomalib ({error}): pip install --no-deps anomalib kornia "
             "kornia_rs, or leave that row out."
         ) from error
+
+
+def computed(
+    args: argparse.Namespace, kind: type[Row], measured: Callable[..., dict[str, Any]]
+) -> Iterator[Row]:
+    """All rows of the command line: those that are in --json, and the others as they are computed. `measured`
+    gives the fields of `kind` behind its key from a detector, a product and records of references."""
+    rows, products = read_rows(args.json, kind), catalogues(args)
+    for weights, encoder, heads in backbones_of(args):
+        settings = (encoder.model, encoder.layers, encoder.image_size, encoder.token_norm)
+        run = " ".join(map(str, (*settings, args.precision, args.images)))
+        judges: dict[str, Ours | AnomalyDino] = {}
+        for category, catalogue in products.items():
+            product = None
+            for shots, seed, text in itertools.product(args.shots, args.seeds, args.methods):
+                key = text, weights, category, shots, seed, run
+                if key not in rows:
+                    judges = judges or judges_of(args, encoder, heads)
+                    product = product or Product(catalogue, category, args.images)
+                    references = draw_references(product.train, shots, seed, category)
+                    rows[key] = kind(*key, **measured(judges[text], product, references))
+                    write_row(rows[key], args.json)
+                yield rows[key]
+
+
+def judges_of(
+    args: argparse.Namespace, encoder: BackboneConfig, heads: Path | None
+) -> dict[str, Ours | AnomalyDino]:
+    """What computes the rows of each method on one backbone."""
+    backbone, other = encoded_backbone(args, encoder), AnomalyDino.name
+    return {
+        text: AnomalyDino(args, encoder) if text == other else Ours(text, args, encoder, backbone, heads)
+        for text in args.methods
+    }

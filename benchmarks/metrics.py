@@ -1,6 +1,6 @@
 """Speed and memory of the pixel metrics compared with scikit-learn's three calls and the common PRO loop.
 
-    python benchmarks/metrics.py [--sizes 240 518] [--images 83] [--real]
+    python benchmarks/metrics.py [--real]
     python benchmarks/metrics.py stream [--images 3700] [--exact]
 
 All on one thread. The maps are random coarse grids that know something of the masks, upsampled bilinearly;
@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import argparse
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,38 +34,27 @@ if __name__ == "__main__":  # run as a script: import from the project's root
 from fdsl.metrics.exact import PixelMetrics
 
 REAL_MASKS = Path(__file__).resolve().parents[2] / "shared/data/mvtec/bottle/ground_truth"
+SIZES = 240, 518  # pixels along a side of the maps; the last one is streamed
+IMAGES, DEFECTIVE = 83, 63  # as many as bottle has
 THRESHOLDS = 200
-STREAM_SIZE = 518
-STREAMED, COMPARED = 3700, 83  # images
 
 
-def images(
-    count: int, size: int, masks: list[np.ndarray] | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`count` maps (size, size) float32 in 0..1 and bool masks: the given ones, or random blobs; the rest are
-    good."""
+def images(count: int, size: int, masks: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`count` maps (size, size) float32 in 0..1 and bool masks: the given ones, or random blobs where there
+    are none; the rest are normal."""
     rng = np.random.default_rng(14)
     grid = 28 if size < 448 else 37
-    defective = count * 63 // 83 if masks is None else len(masks)
     for index in range(count):
-        if index >= defective:
+        if index >= (len(masks) or count * DEFECTIVE // IMAGES):
             mask = np.zeros((size, size), bool)
-        elif masks is None:
+        elif masks:
+            mask = masks[index]
+        else:
             blobs = rng.random((10, 10), dtype=np.float32)
             mask = cv2.resize(blobs, (size, size), interpolation=cv2.INTER_CUBIC) > 0.92
-        else:
-            mask = masks[index]
         hint = cv2.resize(mask.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA)
         coarse = np.clip(rng.beta(1.2, 12, (grid, grid)) + 0.6 * rng.random() * hint, 0, 1).astype(np.float32)
         yield cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR), mask
-
-
-def real_masks(size: int) -> list[np.ndarray]:
-    files = sorted(REAL_MASKS.rglob("*.png"))
-    if not files:
-        sys.exit(f"--real: no masks in {REAL_MASKS}; leave the flag out")
-    photos = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
-    return [cv2.resize(photo, (size, size), interpolation=cv2.INTER_AREA) > 127 for photo in photos]
 
 
 def ours(scores: np.ndarray, masks: np.ndarray) -> dict[str, float | None]:
@@ -99,19 +88,24 @@ def common_pro(scores: np.ndarray, masks: np.ndarray) -> float:
     return float(auc((rates - rates.min()) / (rates.max() - rates.min()), overlaps))
 
 
-def timed(work: Callable, repeats: int = 1) -> tuple:
+def timed(work: Callable[[], Any], repeats: int = 1) -> tuple[Any, float]:
     """The result and the median CPU time in seconds."""
     seconds = []
     for _ in range(repeats):
         start = time.process_time()
         result = work()
         seconds.append(time.process_time() - start)
-    return result, statistics.median(seconds)
+    return result, float(np.median(seconds))
 
 
 def compare(size: int, count: int, real: bool) -> None:
-    pairs = list(images(count, size, real_masks(size)[:count] if real else None))
-    scores, masks = np.stack([score for score, _ in pairs]), np.stack([mask for _, mask in pairs])
+    given = [
+        cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in sorted(REAL_MASKS.rglob("*.png")) if real
+    ]
+    if real and not given:
+        sys.exit(f"--real: no masks in {REAL_MASKS}; leave the flag out")
+    known = [cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA) > 127 for mask in given[:count]]
+    scores, masks = map(np.stack, zip(*images(count, size, known)))
     exact, fast = timed(lambda: ours(scores, masks), repeats=5)
     plain, calls = timed(lambda: three_calls(scores, masks))
     pro, loop = timed(lambda: common_pro(scores, masks))
@@ -126,17 +120,19 @@ def compare(size: int, count: int, real: bool) -> None:
 
 def stream(count: int, exact: bool) -> None:
     """One image after the other; the peak is that of this whole process, imports and images included."""
-    several = [PixelMetrics(), PixelMetrics(1 << 62)] if exact else [PixelMetrics()]
-    found = []
-    for what, metrics in zip(("bounded", "exact"), several):  # the smaller one first, for the peak only grows
+    found, size = [], SIZES[-1]
+    for metrics in (PixelMetrics(), PixelMetrics(1 << 62))[: 1 + exact]:  # in this order: the peak only grows
         seconds = 0.0
-        for score, mask in images(count, STREAM_SIZE):
+        for score, mask in images(count, size, []):
             start = time.process_time()
             metrics.update(score, mask)
             seconds += time.process_time() - start
         values, last = timed(metrics.compute)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        print(f"{count} images of {STREAM_SIZE} px, {what}: {peak:.0f} MiB, {seconds + last:.1f} CPU seconds")
+        peak, what = (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
+            ("bounded", "exact")[len(found)],
+        )
+        print(f"{count} images of {size} px, {what}: {peak:.0f} MiB, {seconds + last:.1f} CPU seconds")
         found.append([values[name] for name in ("auroc_px", "f1_px", "ap_px", "aupro")])
     if exact:
         print(f"largest difference of the four metrics: {np.abs(np.subtract(*found)).max():.1e}")
@@ -147,18 +143,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="?", choices=("compare", "stream"), default="compare")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[240, 518], help="of the maps, in pixels")
-    parser.add_argument("--images", type=int, help=f"default {COMPARED}; of stream {STREAMED}")
+    parser.add_argument("--images", type=int, help=f"default {IMAGES}; of stream 3700")
     parser.add_argument("--real", action="store_true", help="masks of MVTec AD's bottle from ../shared")
     parser.add_argument("--exact", action="store_true", help="stream again, every score kept, and compare")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     with threadpool_limits(1):
         if args.what == "stream":
-            stream(args.images or STREAMED, args.exact)
+            stream(args.images or 3700, args.exact)
         else:
-            for size in args.sizes:
-                compare(size, args.images or COMPARED, args.real)
+            for size in SIZES:
+                compare(size, args.images or IMAGES, args.real)
 
 
 if __name__ == "__main__":

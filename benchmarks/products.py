@@ -7,14 +7,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from PIL import Image
+from tabulate import tabulate
 from torch import Tensor
 
 from benchmarks.shared import described
@@ -33,18 +32,14 @@ BATCH = 8
 
 
 class Product:
-    """A product's test images, at most `most` of them, and after them the frames without a part."""
+    """A product's test images, at most `most` of them."""
 
     def __init__(self, catalogue: Catalogue, category: str, most: int | None) -> None:
         self.root, self.train = catalogue.root, catalogue.train[category]
         self.records = sampled(without_references(catalogue.test[category], self.train), most)
         self.labels = np.array([record.anomalous for record in self.records])
         self.masks = [self._mask(record) for record in self.records]
-        self.frames = dead_frames(self._photograph(self.train[0]))
         self._pixels: dict[Any, Tensor] = {}
-
-    def _photograph(self, record: Record) -> Image.Image:
-        return open_image(self.root / record.image_path)
 
     def _mask(self, record: Record) -> np.ndarray | None:
         """(240,240) bool; None for a defect without a mask."""
@@ -54,9 +49,9 @@ class Product:
         return mask_to_tensor(mask, PAPER_SIDE)[0].numpy() > 0
 
     def pixels(self, side: int, layout: Any) -> Tensor:
-        """All images and frames (n,[1+T,]3,S,S) uint8, made once for each layout of tiles."""
+        """All images (n,[1+T,]3,S,S) uint8, made once for each layout of tiles."""
         if (side, layout) not in self._pixels:
-            images = [*map(self._photograph, self.records), *self.frames.values()]
+            images = (open_image(self.root / record.image_path) for record in self.records)
             made = [photograph_to_pixels(image, side, layout) for image in images]
             self._pixels[side, layout] = torch.stack(made)
         return self._pixels[side, layout]
@@ -70,24 +65,6 @@ def sampled(records: Sequence[Record], most: int | None) -> list[Record]:
         order = np.random.default_rng(0).permutation(len(of_kind))
         chosen += [of_kind[place] for place in sorted(order[: None if most is None else most // 2])]
     return chosen
-
-
-def dead_frames(photo: Image.Image) -> dict[str, Image.Image]:
-    """What a camera gives that sees no part, or sees it no longer, in the size of a photograph."""
-    pixels, generator = np.asarray(photo), np.random.default_rng(0)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    half = pixels.copy()
-    half[len(half) // 2 :] = 0
-    frames = {
-        "black": np.zeros(pixels.shape),
-        "white": np.full(pixels.shape, 255),
-        "grey": np.full(pixels.shape, 128),
-        "background": np.median(border, axis=0) + generator.normal(0, 4, pixels.shape),
-        "noise": generator.integers(0, 256, pixels.shape),
-        "half black": half,
-        "defocus": cv2.GaussianBlur(pixels, (0, 0), max(photo.size) / 40),
-    }
-    return {name: Image.fromarray(frame.clip(0, 255).astype(np.uint8)) for name, frame in frames.items()}
 
 
 def catalogues(args: argparse.Namespace) -> dict[str, Catalogue]:
@@ -114,7 +91,37 @@ def backbones_of(args: argparse.Namespace) -> Iterator[tuple[str, BackboneConfig
         yield Path(encoder.pretrained).stem, encoder, heads[place] if heads else None
 
 
-def read_rows(file: Path | None, kind: type) -> dict[tuple, Any]:
+@dataclass(frozen=True)
+class Row:
+    """What one method reached on one product with one sample of references. run: settings of the backbone and
+    number of images."""
+
+    method: str
+    weights: str
+    category: str
+    shots: int
+    seed: int
+    run: str
+
+    @property
+    def key(self) -> tuple:
+        return self.method, self.weights, self.category, self.shots, self.seed, self.run
+
+
+def grouped(rows: Sequence[Any], *names: str) -> dict[tuple, list[Any]]:
+    """The rows of each combination of these fields, in the order of the rows."""
+    found: dict[tuple, list[Any]] = {}
+    for row in rows:
+        found.setdefault(tuple(getattr(row, name) for name in names), []).append(row)
+    return found
+
+
+def table(title: str, header: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
+    """Prints lines of cells below a title."""
+    print(f"\n{title}\n\n{tabulate(lines, header, tablefmt='github')}")
+
+
+def read_rows(file: Path | None, kind: type[Row]) -> dict[tuple, Any]:
     """The rows of `kind` in a file that may not be there yet, by their keys; a line that was cut off is
     none."""
     rows = {}
@@ -127,7 +134,7 @@ def read_rows(file: Path | None, kind: type) -> dict[tuple, Any]:
     return rows
 
 
-def write_row(row: Any, file: Path | None) -> None:
+def write_row(row: Row, file: Path | None) -> None:
     """Adds a row to the file, on a line of its own, and logs its key."""
     print(*row.key, file=sys.stderr, flush=True)
     if file:

@@ -1,15 +1,14 @@
-"""What the benchmarks share: the backbone's flags, a clock, the bare encoder, commands that are watched while
-they run, and smaller datasets. Linux only."""
+"""What the benchmarks share: the backbone's flags, clocks, the bare encoder and the cost of a command."""
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +21,16 @@ from models.backbones.backbone_registry import load_backbone
 from utils.config import UNTRAINED, BackboneConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-POLL = 0.1  # seconds
 ENCODER_FLAGS = ("model", "pretrained", "model_config", "layers", "image_size")
 MODEL, LAYERS, SIDE = "ViT-L-14-336", (6, 12, 18, 24), 518  # the paper's
+# A small process between, for a new one's peak begins at that of the process that started it.
+CLOCK = """
+import json, resource, subprocess, sys, time
+begun = time.perf_counter()
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+seconds, used = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([seconds, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""
 
 
 def described(text: str | None) -> argparse.ArgumentParser:
@@ -53,21 +58,16 @@ def shortest(
     """Seconds of each work, the shortest of `repeats` runs, after one that is not counted where `warm`. They
     take turns, for a shared machine's speed changes within seconds."""
     best = [float("inf")] * len(works)
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     for number in range(repeats + warm):
         for index, work in enumerate(works):
-            wait_for(device)
+            wait()
             begun = time.perf_counter()
             work()
-            wait_for(device)
+            wait()
             if number or not warm:
                 best[index] = min(best[index], time.perf_counter() - begun)
     return best
-
-
-def wait_for(device: torch.device) -> None:
-    """Until the device has done all that it was asked for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @torch.no_grad()
@@ -83,68 +83,23 @@ def encode_barely(encoder: Any, images: Tensor, layers: Sequence[int]) -> None:
     )
 
 
-def command(name: str, arguments: list[str], processes: int) -> list[str]:
-    """A command in one process, or in several."""
-    several = [*TORCHRUN, str(processes)] if processes > 1 else []
-    return [sys.executable, *several, str(ROOT / f"{name}.py"), *arguments]
-
-
-def descendants(number: int) -> Iterator[int]:
-    """The ids of a process's children and of theirs."""
-    try:
-        children = Path(f"/proc/{number}/task/{number}/children").read_text().split()
-    except OSError:
-        return
-    for child in map(int, children):
-        yield child
-        yield from descendants(child)
-
-
-def peak_bytes(number: int) -> int:
-    """The largest memory that a process has had; 0 where it is gone."""
-    try:
-        lines = Path(f"/proc/{number}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
-
-
-def cpu_seconds(number: int) -> float:
-    """The processor's seconds that a process has had; 0 where it is gone."""
-    try:
-        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 class Cost(NamedTuple):
-    """Of a command: seconds from its start to its end; the processor's seconds and the GiB of the process
-    that had most of them."""
+    """Of a command, from its start to its end: seconds; the processor's seconds of all its processes; the MiB
+    of the largest one."""
 
     seconds: float
-    busiest: float
+    busy: float
     memory: float
 
 
-def timed(name: str, arguments: list[str], processes: int) -> Cost:
-    """A command from its start to its end."""
-    begun = time.monotonic()
-    peaks: dict[int, int] = {}
-    busy: dict[int, float] = {}
-    with tempfile.TemporaryFile("w+") as printed:
-        words = command(name, arguments, processes)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=printed, stderr=printed)
-        while process.poll() is None:
-            for one in (process.pid, *descendants(process.pid)):
-                peaks[one] = max(peaks.get(one, 0), peak_bytes(one))
-                busy[one] = max(busy.get(one, 0.0), cpu_seconds(one))
-            time.sleep(POLL)
-        seconds = time.monotonic() - begun
-        printed.seek(0)
-        assert process.returncode == 0, printed.read()
-    return Cost(seconds, max(busy.values()), max(peaks.values()) / 2**30)
+def cost_of(words: Sequence[str]) -> Cost:
+    """Runs a Python script in the project's root; SystemExit with what it printed where it fails."""
+    ran = [sys.executable, "-c", CLOCK, sys.executable, *words]
+    done = subprocess.run(ran, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(words)}: {done.stderr}")
+    seconds, busy, kibibytes = json.loads(done.stdout)
+    return Cost(seconds, busy, kibibytes / 2**10)
 
 
 def encoder_flags(args: argparse.Namespace) -> dict[str, Any]:
@@ -160,22 +115,3 @@ def backbone_words(args: argparse.Namespace, **other: object) -> list[str]:
         values = value if isinstance(value, (list, tuple)) else [value]
         words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return words
-
-
-def linked(data: Path, folder: Path, most: int, categories: int | None = None) -> Path:
-    """The first categories of a dataset in another folder, at most a quarter of `most` test images of each
-    kind."""
-    for source in sorted(path.parents[1] for path in data.glob("*/train/good"))[:categories]:
-        category = folder / source.name
-        (category / "train").mkdir(parents=True)
-        (category / "train/good").symlink_to(source / "train/good")
-        for kind in sorted(path.name for path in (source / "test").iterdir()):
-            target, masks = category / "test" / kind, category / "ground_truth" / kind
-            target.mkdir(parents=True)
-            for photo in sorted((source / "test" / kind).iterdir())[: most // 4]:
-                (target / photo.name).symlink_to(photo)
-                mask = source / "ground_truth" / kind / f"{photo.stem}_mask.png"
-                if mask.exists():
-                    masks.mkdir(parents=True, exist_ok=True)
-                    (masks / mask.name).symlink_to(mask)
-    return folder

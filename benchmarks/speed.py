@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 import tempfile
@@ -38,7 +37,6 @@ from benchmarks.shared import (
     backbone_parser,
     backbone_words,
     encode_barely,
-    peak_bytes,
     shortest,
     untrained_backbone,
 )
@@ -60,7 +58,6 @@ from utils.options import as_stored
 PHOTOS = 8  # as many as a training batch
 TURNS = 10  # of products that are compared with each other
 TRAINING_SHOTS = 10
-MIB = 2**20
 Row = tuple[str, float, float | None]  # what, its value, and that of what it is compared with
 
 
@@ -82,6 +79,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.device = args, choose_device(args.device)
+        self.lfe = f"LFE {args.win_size}/{args.win_stride}"
         self.dtype = choose_precision(args.precision, self.device)
         self.backbone = untrained_backbone(args, self.device, self.dtype)
         self.encoder = self.backbone.visual
@@ -104,11 +102,21 @@ class Bench:
         self.encoder.positional_embedding = self.backbone.position_table(grid)
         encode_barely(self.encoder, images.to(self.device, self.dtype), self.backbone.layers)
 
-    def scorer(self, side: int | None = None, **windows) -> Scorer:
-        """A scorer of images of `side` pixels, with LFE where `windows` (of WindowConfig) has it."""
+    def scorer(self, shots: int = 0, side: int | None = None, **windows) -> Scorer:
+        """A scorer of images of `side` pixels, with LFE where `windows` (of WindowConfig) has it, fitted to
+        `shots` references."""
         lfe = {"winmode": "mul", "win_size": self.args.win_size, "win_stride": self.args.win_stride}
         settings = WindowConfig(**{**lfe, **windows}) if windows else WindowConfig("nan")
-        return Scorer(Detector(self.backbone, self.method, side or self.args.image_size, settings))
+        side = side or self.args.image_size
+        scorer = Scorer(Detector(self.backbone, self.method, side, settings))
+        if shots:
+            self.fit(scorer, shots)
+        return scorer
+
+    def fit(self, scorer: Scorer, shots: int) -> None:
+        """Shows the scorer so many references, which all look alike where that makes no difference."""
+        side = scorer.detector.image_size
+        scorer.fit(self.pixels[1:2, :, :side, :side].expand(shots, -1, -1, -1))
 
     def score(self, scorer: Scorer, images: int = 1) -> None:
         """From pixels to score maps, image by image."""
@@ -116,22 +124,18 @@ class Bench:
         for number in range(images):
             scorer(self.pixels[number : number + 1, :, :side, :side], ["a photograph"])
 
-    def fit(self, scorer: Scorer, shots: int) -> None:
-        """Shows the scorer so many references, which all look alike where that makes no difference."""
-        side = scorer.detector.image_size
-        scorer.fit(self.pixels[1:2, :, :side, :side].expand(shots, -1, -1, -1))
+    def scoring(self, scorer: Scorer, images: int = 1, warm: bool = True) -> float:
+        return self.seconds(partial(self.score, scorer, images), warm)
+
+    def bare_image(self) -> float:
+        """Seconds of the bare backbone over one image."""
+        return self.seconds(lambda: self.bare(self.photos[:1]))
 
 
 def plain(bench: Bench) -> list[Row]:
     """Image to map without LFE."""
-    bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
-    found = []
-    for shots in (1, 4):
-        scorer = bench.scorer()
-        bench.fit(scorer, shots)
-        taken = bench.seconds(partial(bench.score, scorer))
-        found.append((f"image to map, no LFE, {shots} shot(s)", taken, bare))
-    return found
+    bare, what = bench.bare_image(), "image to map, no LFE, {} shot(s)"
+    return [(what.format(shots), bench.scoring(bench.scorer(shots)), bare) for shots in (1, 4)]
 
 
 def ceiling(bench: Bench) -> list[Row]:
@@ -216,19 +220,18 @@ def windows(bench: Bench) -> list[Row]:
     """LFE: whole bank, each window's own picks, and a window budget; the bare windows are timed before and
     after each, for a shared machine's speed changes within minutes."""
     bench.bare(bench.photos[:1])
-    found, lfe = [], f"LFE {bench.args.win_size}/{bench.args.win_stride}"
+    found = []
     for what, shots, options in (
         ("whole bank", 1, {"index_memory": "0"}),
         ("own picks", 1, {"index_memory": "window"}),
         ("own picks", 4, {"index_memory": "window"}),
         ("own picks, budget", 1, {"index_memory": "window", "window_budget": QUARTER}),
     ):
-        scorer = bench.scorer(**options)
-        bench.fit(scorer, shots)
+        scorer = bench.scorer(shots, **options)
         before = bare_windows(bench, scorer.detector)
-        taken = bench.seconds(partial(bench.score, scorer), warm=False)
+        taken = bench.scoring(scorer, warm=False)
         bare = (before + bare_windows(bench, scorer.detector)) / 2
-        found.append((f"{lfe}, {what}, {shots} shot(s)", taken, bare))
+        found.append((f"{bench.lfe}, {what}, {shots} shot(s)", taken, bare))
     return found
 
 
@@ -255,14 +258,10 @@ def training(bench: Bench) -> list[Row]:
 
 
 def memory(bench: Bench) -> list[Row]:
-    """Peak memory beyond the loaded model: the window bank of 4 shots, and a photograph matched with it.
-
-    Categories come one after the other and leave only their maps, so their number does not matter.
-    """
+    """Peak memory beyond the loaded model: the window bank of 4 shots, and a photograph matched with it."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         grown = process.submit(grown_by, bench.args, 4).result()
-    lfe = f"LFE {bench.args.win_size}/{bench.args.win_stride}"
-    return [(f"peak memory beyond the model, {lfe}, 4 shots, MiB", grown / MIB, None)]
+    return [(f"peak memory beyond the model, {bench.lfe}, 4 shots, MiB", grown / 2**20, None)]
 
 
 def grown_by(args: argparse.Namespace, shots: int) -> int:
@@ -271,23 +270,28 @@ def grown_by(args: argparse.Namespace, shots: int) -> int:
     bench = Bench(args)
     scorer = bench.scorer(index_memory="0")
     bench.bare(bench.photos[:1])  # what the first pass allocates for good belongs to the backbone
+    peak = resident_peak
     if bench.device.type == "cuda":
-        before = torch.cuda.memory_allocated(bench.device)
         torch.cuda.reset_peak_memory_stats(bench.device)
-        bench.fit(scorer, shots)
-        bench.score(scorer)
-        return torch.cuda.max_memory_allocated(bench.device) - before
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = peak_bytes(os.getpid())
+        peak = partial(torch.cuda.max_memory_allocated, bench.device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = peak()
     bench.fit(scorer, shots)
     bench.score(scorer)
-    return peak_bytes(os.getpid()) - before
+    return peak() - before
+
+
+def resident_peak() -> int:
+    """The most resident memory that this process has had, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def loading(bench: Bench) -> list[Row]:
     """Reading and preparing 900 x 900 px photographs by two worker processes, against the backbone's time an
     image."""
-    bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
+    bare = bench.bare_image()
     with tempfile.TemporaryDirectory() as folder:
         count, generator = 32, np.random.default_rng(0)
         for number in range(count):
@@ -320,76 +324,56 @@ def start(bench: Bench) -> list[Row]:
         save_file({**tensors, "positional_embedding": bench.backbone.native_table}, weights)
         for number in range(2):
             Image.effect_noise((900, 900), 40).convert("RGB").save(f"{folder}/{number}.png")
-        flags = [*backbone_words(args, pretrained=weights), "--device", args.device]
-        flags += ["--precision", args.precision]
+        runtime = ["--device", args.device, "--precision", args.precision]
         work = ["--references", f"{folder}/0.png", "--input", f"{folder}/1.png", "--format", "json"]
         plainly = ["--method", "nearest", "--false-alarm-rate", "none"]
-        predict = [str(ROOT / "predict.py"), *work, *plainly, *flags]
+        predict = [
+            str(ROOT / "predict.py"),
+            *work,
+            *plainly,
+            *backbone_words(args, pretrained=weights),
+            *runtime,
+        ]
         dtype = str(bench.dtype).removeprefix("torch.")
         own = ["-c", OWN_LOAD, args.model, weights, str(args.model_config), dtype]
         load, whole = (
             bench.seconds(partial(subprocess.run, [sys.executable, *one], check=True, capture_output=True))
             for one in (own, predict)
         )
-    passes = 2 * bench.seconds(lambda: bench.bare(bench.photos[:1]))
     return [
         ("start to first result, one reference (compared: the model's own load)", whole, load),
-        ("beyond the load (compared: two passes of the bare backbone)", whole - load, passes),
+        ("beyond the load (compared: two passes of the bare backbone)", whole - load, 2 * bench.bare_image()),
     ]
 
 
 def growth(bench: Bench) -> list[Row]:
-    """How the time grows, each in its own unit: images, shots, image size, window stride (own pick), shots
-    with LFE."""
-    found = []
-    patch, largest = bench.backbone.patch_size, bench.args.image_size
-    bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
-    scorer = bench.scorer()
-    bench.fit(scorer, 1)
+    """How the time grows, each in its own unit: images, shots, image size, window stride (own picks), shots
+    with LFE (whole bank)."""
+    patch, largest, bare = bench.backbone.patch_size, bench.args.image_size, bench.bare_image()
+    scorer, found = bench.scorer(1), []
     for count in (1, 2, 4):
-        taken = bench.seconds(partial(bench.score, scorer, count))
-        found.append((f"no LFE, images: {count}", taken, bare))
+        found.append((f"no LFE, images: {count}", bench.scoring(scorer, count), bare))
     for shots in (1, 2, 4, 8):
-        bench.fit(scorer, shots)
-        found.append((f"no LFE, shots: {shots}", bench.seconds(partial(bench.score, scorer)), bare))
+        found.append((f"no LFE, shots: {shots}", bench.scoring(bench.scorer(shots)), bare))
     sides = {round(side / patch) * patch for side in (224, 336, 448, largest) if side <= largest}
     for side in sorted(sides):
-        smaller = bench.scorer(side)
-        bench.fit(smaller, 1)
         bare_here = bench.seconds(partial(bench.bare, bench.photos[:1, :, :side, :side]))
-        found.append((f"no LFE, image size: {side}", bench.seconds(partial(bench.score, smaller)), bare_here))
-    return found + growth_of_windows(bench)
-
-
-def growth_of_windows(bench: Bench) -> list[Row]:
-    """The same with LFE: window stride (own picks), and shots (whole bank)."""
-    found, size = [], bench.args.win_size
-    for stride in (size, size // 2, size // 3):
-        scorer = bench.scorer(win_stride=stride, index_memory="window")
-        bench.fit(scorer, 1)
-        what = f"LFE, window stride: {stride} ({len(scorer.detector.windows)} windows)"
-        taken = bench.seconds(partial(bench.score, scorer), warm=False)
-        found.append((what, taken, bare_windows(bench, scorer.detector)))
-    for shots in (1, 2, 4):
-        scorer = bench.scorer(win_stride=size // 2)
-        bench.fit(scorer, shots)
-        what = f"LFE {size}/{size // 2}, whole bank, shots: {shots}"
-        taken = bench.seconds(partial(bench.score, scorer), warm=False)
+        found.append((f"no LFE, image size: {side}", bench.scoring(bench.scorer(1, side)), bare_here))
+    size = bench.args.win_size
+    looks = [("stride", 1, stride, "window") for stride in (size, size // 2, size // 3)]
+    looks += [("shots", shots, size // 2, "0") for shots in (1, 2, 4)]
+    for growing, shots, stride, memory in looks:
+        scorer = bench.scorer(shots, win_stride=stride, index_memory=memory)
+        what = f"LFE {size}/{stride}, whole bank, shots: {shots}"
+        if growing == "stride":
+            what = f"LFE, window stride: {stride} ({len(scorer.detector.windows)} windows)"
+        taken = bench.scoring(scorer, warm=False)
         found.append((what, taken, bare_windows(bench, scorer.detector)))
     return found
 
 
-ROWS = {
-    "plain": plain,
-    "windows": windows,
-    "training": training,
-    "memory": memory,
-    "loading": loading,
-    "start": start,
-    "ceiling": ceiling,
-    "matching": matching,
-    "growth": growth,
-}
+WORKS = (plain, windows, training, memory, loading, start, ceiling, matching, growth)
+ROWS = {work.__name__: work for work in WORKS}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -403,8 +387,9 @@ def main(argv: list[str] | None = None) -> None:
         [what, f"{value:.2f}", *(("-", "-") if bare is None else (f"{bare:.2f}", f"{value / bare:.2f}"))]
         for what, value, bare in found
     ]
-    facts = as_stored(machine_facts(bench.device, bench.dtype))
-    facts["bf16 in the CPU"] = bf16_in_hardware() or "no"
+    facts = as_stored(machine_facts(bench.device, bench.dtype)) | {
+        "bf16 in the CPU": bf16_in_hardware() or "no"
+    }
     columns = ["what", "seconds (or as named)", "bare backbone", "ratio"]
     print(tabulate(table, columns, "github", disable_numparse=True))
     listed = ", ".join(f"{name} {value}" for name, value in facts.items())

@@ -59,9 +59,9 @@ def missing_scripts(document: Path, root: Path) -> list[str]:
 
 
 def of_an_earlier_commit(document: Path) -> set[str]:
-    """Files that a Markdown file lists as those of an earlier commit, after "brings them back:"."""
-    listed = re.findall(r"brings them back:\n(.+)", document.read_text(encoding="utf-8"))
-    return {name for line in listed for name in re.findall(r"`([\w/]+\.py)`", line)}
+    """Files that a Markdown file lists as those of earlier commits, after "brings them back:"."""
+    listed = re.findall(r"brings them back:\n((?:.+\n)+)", document.read_text(encoding="utf-8"))
+    return {name for lines in listed for name in re.findall(r"`([\w/]+\.py)`", lines)}
 
 
 def files_of_command(options: str, name: str, rest: str) -> list[str]:

@@ -69,14 +69,6 @@ def test_unknown_rows_are_refused(tmp_path):
     assert ran.returncode == 2 and "unknown row(s) speed" in ran.stderr
 
 
-def test_several_runs_in_one_pass_are_measured(tiny_configs):
-    encoder = ["--model", "ViT-tiny-test", "--model-config", tiny_configs, "--layers", "1", "3"]
-    looks = ["--image-size", "64", "--win-size", "4", "--win-stride", "4"]
-    header, _, *rows = run_benchmark("one_pass.py", "image", *encoder, *looks, "--method", "fdsl")
-    assert header[2:6] == ["reference", "one run", "15 runs", "ratio"]
-    assert [row[0] for row in rows[::2]] == ["none", "own", "whole"]
-
-
 def printed_by(name, *arguments):
     command = [sys.executable, str(ROOT / "benchmarks" / name), *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
@@ -117,22 +109,29 @@ def test_backbones_are_timed_next_to_the_bare_encoder():
     assert rows[0][:2] == ["timm/test_vit", "64 px"] and float(rows[0][6]) > 0 < float(rows[0][7])
 
 
-def test_joining_and_listing_are_measured():
-    for words, reported in (
-        (["join", "--blocks", "20", "--length", "30"], "50 blocks, 600 rows: joined in"),
-        (["list", "--count", "50"], "50 files listed and read again in"),
-    ):
-        assert reported in printed_by("scale.py", *words)
+def test_processes_and_runs_in_one_pass_are_timed(datasets, tiny_configs):
+    encoder = ["--model", "ViT-tiny-test", "--model-config", tiny_configs, "--pretrained", "none"]
+    words = ["--data", datasets[0], "--most", 4, *encoder, "--layers", 1, 3, "--image-size", 64]
+    printed = printed_by("scale.py", "runs", *words, "--method", "subspace").splitlines()
+    assert [line.split(" run(s), ")[0] for line in printed[:2]] == ["1", "15"]
+    assert "x by the clock" in printed[2]
+    printed = printed_by("scale.py", "speed", *words, "--only", "predict").splitlines()
+    took = [
+        f"predict.py, {number} process(es){idle}" for number in (1, 2) for idle in ("", ", to start and end")
+    ]
+    ratios = ["predict.py", "predict.py without start and end"]
+    assert [line.split(": ")[0] for line in printed] == ["the detector", *took, *ratios]
 
 
 def test_an_exported_detector_is_compared_with_pytorch(datasets, backbone):
     few = ["--methods", "nearest", "--references", 1, "--photographs", 2]
     encoder = backbone[: backbone.index("--device")]
-    header, _, row = run_benchmark(
-        "exported.py", "agreement", "--data", datasets[0] / "plate", *encoder, *few
-    )
-    assert header[:4] == ["method", "windows", "references", "photographs"]
-    assert row[:4] == ["nearest", "", "1", "2"] and float(row[4]) < 1e-5 and row[6] == "0"
+    words = ["exported.py", "agreement", "--data", datasets[0] / "plate", *encoder, *few]
+    header, _, row = run_benchmark(*words)
+    _, _, halved = run_benchmark(*words, "--halved")
+    assert header[3:] == ["computed by", "map", "score", "other decisions", "AUROC", "change"]
+    assert row[:4] == ["nearest", "", "1", "onnxruntime fp32"] and halved[3] == "onnxruntime fp16 weights"
+    assert float(row[4]) < 1e-5 < float(halved[4]) < 0.05 and row[6] == halved[6] == "0"
 
 
 def test_methods_are_judged_and_an_interrupted_run_goes_on(datasets, backbone, checkpoint, tmp_path):
@@ -147,18 +146,14 @@ def test_methods_are_judged_and_an_interrupted_run_goes_on(datasets, backbone, c
     ]
     for row in rows:
         assert all(0 <= value <= 100 for value in row["metrics"].values()) and row["seconds"] > 0
-        assert len(row["dead"]) == 7
     assert len({json.dumps(row["metrics"]) for row in rows}) > 1
     parts = [part.splitlines() for part in printed.split("\n\n") if part.startswith("|")]
-    means, gains, dead = (
-        [[cell.strip() for cell in line.split("|")[1:-1]] for line in part] for part in parts
-    )
+    means, gains = ([[cell.strip() for cell in line.split("|")[1:-1]] for line in part] for part in parts)
     assert means[0] == ["references", "backbone", "product", *methods]
     assert [line[1:3] for line in means[2:]] == [["none", "plate"], ["all", "mean"], ["all", "ms an image"]]
     mean = np.mean([row["metrics"]["auroc_sp"] for row in rows if row["method"] == "nearest"])
     assert means[2][4].startswith(f"{mean:.1f},")
     assert [line[:2] for line in gains[2:]] == [[method, "1"] for method in methods[1:]]
-    assert dead[0][2:-1] == list(rows[0]["dead"]) and [line[0] for line in dead[2:]] == methods
 
     lines = file.read_text().splitlines(keepends=True)
     kept = {**rows[0], "metrics": dict.fromkeys(rows[0]["metrics"], 42.0)}
@@ -203,6 +198,3 @@ def test_the_gpu_benchmark_runs_to_its_end_on_a_pretended_device(tiny_configs, t
         min(row["milliseconds"], row["bare"], row["product"], row["peak_gib"]) > 0 for row in found["rows"]
     )
     assert all(name in ran.stdout for name in runs)
-    choices = ("2 images: eager blocks", "9 windows: eager blocks", "nearest of 144 tokens")
-    assert [one["apart"] for one in found["choices"]] == [0.0] * len(choices)
-    assert all(one["what"].startswith(start) for one, start in zip(found["choices"], choices))

@@ -13,7 +13,6 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import torch
-import torch._dynamo
 
 import fdsl.training.step as training_step
 from tests.drivers.device_paths import gradients_on_the_cpu
@@ -22,7 +21,6 @@ from tests.support.pretended_cuda import pretended_cuda
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    torch._dynamo.config.disable = True  # its compiler asks the driver
     training_step.HeadsStep._of_layer = gradients_on_the_cpu
     with pretended_cuda():
         runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"), run_name="__main__")

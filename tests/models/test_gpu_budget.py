@@ -55,13 +55,3 @@ def test_a_photograph_costs_no_more(costs, name):
     assert cost["megabytes_to_host"] == 0
     assert 0.5 * peak < cost["peak_gib"] <= peak and cost["fitting"]["peak_gib"] <= peak
     assert cost["seconds"]["H200"] < cost["seconds"]["A100-80"] < cost["seconds"]["RTX 4090"]
-
-
-def test_what_the_host_does_is_measured_whole_and_with_tiles():
-    words = [sys.executable, str(ROOT / "benchmarks/gpu_on_paper.py"), "--host"]
-    ran = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=600)
-    assert ran.returncode == 0, ran.stderr
-    cells = [[one.strip() for one in line.split("|")[1:-1]] for line in ran.stdout.splitlines()]
-    assert [row[0] for row in cells[2:]] == ["whole image", "2 x 2 tiles"]
-    whole, tiled = ([float(one) for one in row[1:]] for row in cells[2:])
-    assert len(whole) == 4 and 0 < whole[0] < tiled[0] and 0 < whole[3] < tiled[3]
