@@ -198,7 +198,7 @@ def small_graph(outputs, shape=("n", 3, 8, 8), name="pixels"):
     facts = dict.fromkeys(("threshold", "map_threshold", "normal_mean", "normal_deviation"), "")
     facts |= {"heat_low": "0", "heat_high": "1"}
     facts |= {"grey_low": "", "grey_high": "", "tiles": "", "settings": "{}"}
-    facts |= {"fdsl_format": "1", "image_size": "8", "reference_sizes": "[]"}
+    facts |= {"fdsl_format": graph.FORMAT, "image_size": "8", "reference_sizes": "[]"}
     facts["reference_statistics"] = "[]"
     facts["digest"] = facts_digest(facts)
     for key, value in facts.items():
