@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fdsl.export.onnx_operators import fused_operators, unpack_attention
+from fdsl.export.onnx_operators import fused_operators
 from models.onnx_graph import DetectorGraph
 from utils.errors import ConfigError, ModelError
 from utils.files import TEMPORARY, facts_digest, sampled_digest, sync_folder
@@ -127,7 +127,6 @@ def traced(graph: DetectorGraph, standard: bool = False) -> Any:
         ) from error
     finally:
         logging.disable(before)
-    unpack_attention(program.model)
     return program
 
 

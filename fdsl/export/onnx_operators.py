@@ -12,8 +12,6 @@ import torch
 
 DOMAIN, VERSION = "com.microsoft", 1
 ATTENTION, GELU, TANH_GELU = "MultiHeadAttention", "Gelu", "FastGelu"
-TO_A_THIRD = ("Reshape", "Transpose", "Squeeze", "Slice", "Transpose", "Reshape", "Add")  # backwards
-THIRDS_FIRST = (2, 0, 3, 1, 4)  # (B,N,3,H,d) -> (3,B,H,N,d)
 
 
 def fused_operators() -> dict[Callable, Callable]:
@@ -89,61 +87,3 @@ def register_operator(name: str, inputs: Sequence[str], *attributes: Any) -> Non
             attributes=list(attributes),
         )
     )
-
-
-def unpack_attention(model: Any) -> None:
-    """Gives the attention of an onnx_ir model the thirds of the product (B,N,3*H*d) that its query, key and
-    value are cut from, and the bias (3*H*d,) as an input: the operator adds it while it copies them.
-
-    Attention with other inputs (rotated by their positions, normalised) stays unchanged.
-    """
-    import onnx_ir
-    from onnx_ir.passes.common import RemoveUnusedNodesPass
-
-    for node in list(model.graph):
-        packed = packed_of(node) if (node.domain, node.op_type) == (DOMAIN, ATTENTION) else None
-        if packed is None:
-            continue
-        thirds = onnx_ir.node("Split", [packed[0]], {"axis": -1, "num_outputs": 3}, num_outputs=3)
-        model.graph.insert_before(node, thirds)
-        given = onnx_ir.node(ATTENTION, [*thirds.outputs, packed[1]], node.attributes, domain=DOMAIN)
-        model.graph.insert_before(node, given)
-        onnx_ir.convenience.replace_all_uses_with(node.outputs[0], given.outputs[0])
-    RemoveUnusedNodesPass()(model)
-
-
-def packed_of(attention: Any) -> tuple[Any, Any] | None:
-    """The product and the bias whose sum's thirds are an attention's query, key and value, in this order;
-    None for other inputs."""
-    thirds = [third_of(value) for value in attention.inputs]
-    sums = [third[1] for third in thirds if third is not None]
-    if [third[0] for third in thirds if third is not None] != [0, 1, 2] or len(set(map(id, sums))) > 1:
-        return None
-    product, bias = sums[0].inputs
-    values = bias.const_value
-    return (product, bias) if values is not None and len(values.shape) == 1 else None
-
-
-def third_of(value: Any) -> tuple[int, Any] | None:
-    """The index of the third of a sum (B,N,3*H*d) that a value (B,N,H*d) is, and the sum's node; None for
-    other values."""
-    nodes = producers(value, TO_A_THIRD)
-    if nodes is None or tuple(nodes[4].attributes["perm"].as_ints()) != THIRDS_FIRST:
-        return None
-    begin, _, axis = (one.const_value for one in nodes[3].inputs[1:4])
-    if begin is None or axis is None or axis.numpy().tolist() != [0] or nodes[5].outputs[0].shape[2] != 3:
-        return None
-    return int(begin.numpy()[0]), nodes[6]
-
-
-def producers(value: Any, operators: Sequence[str]) -> list[Any] | None:
-    """The chain of nodes that produces a value, the last one first, each the producer of the next one's first
-    input; None unless they are these `operators`."""
-    nodes = []
-    for operator in operators:
-        node = value.producer()
-        if node is None or node.op_type != operator:
-            return None
-        nodes.append(node)
-        value = node.inputs[0]
-    return nodes

@@ -92,7 +92,7 @@ def test_a_small_file_that_would_take_much_memory_is_refused(tmp_path):
     zeros = np.zeros((400, 200, 200), np.float32)
     np.savez_compressed(file, names=np.array(["a"] * 400), base=zeros, base_score=np.zeros(400, np.float32))
     assert file.stat().st_size < 200_000
-    with pytest.raises(ConfigError, match="would take 64,000,000 bytes"):
+    with pytest.raises(ConfigError, match="its arrays are compressed"):
         load_maps(file)
     arrays = {"base": np.random.rand(2, 4, 4).astype("f4"), "base_score": np.zeros(2, "f4")}
     np.savez(file, names=np.array(["a", "b"]), unknown=zeros, **arrays)
