@@ -62,10 +62,8 @@ class CommandLine(argparse.ArgumentParser):
             put(message or "", file or sys.stderr)
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
-        """As argparse's. With a namespace it parses one more flag of an already parsed command line."""
-        if namespace is not None:
-            return super().parse_args(args, namespace)
-        return super().parse_args(self._prepared(args))
+        """As argparse's."""
+        return super().parse_args(self._prepared(args), namespace)
 
     def parse_intermixed_args(self, args=None, namespace=None):  # type: ignore[override]
         """As argparse's: flags may stand between files."""
@@ -153,20 +151,20 @@ class CommandLine(argparse.ArgumentParser):
         name, words, place = setting
         if isinstance(action, argparse._AppendAction):
             times = words if any(isinstance(one, list) for one in words) else [words]
-            return [self._read(action, [one] if isinstance(one, str) else one, place) for one in times]
+            return [self.read(action, [one] if isinstance(one, str) else one, place) for one in times]
         if action.nargs != 0:
-            return self._read(action, words, place)
+            return self.read(action, words, place)
         if words not in ([YES], [NO]):
             self.error(f"{place}: {name} is {YES} or {NO}")
         return words == [YES] or (False if isinstance(action, argparse.BooleanOptionalAction) else None)
 
-    def _read(self, action: argparse.Action, words: Words, place: str) -> Any:
+    def read(self, action: argparse.Action, words: Words, place: str) -> Any:
         """The value of words behind a flag; ends where they are invalid."""
         fewest, most = {None: (1, 1), "?": (0, 1), "+": (1, sys.maxsize)}[action.nargs]  # type: ignore[index]
         if not fewest <= len(words) <= most or any(isinstance(word, list) for word in words):
             self.error(f"{place}: {_name(action)} takes {'one value' if most == 1 else 'values'}")
         try:
-            return self._get_values(action, words)
+            return super()._get_values(action, words)  # type: ignore[misc]
         except argparse.ArgumentError as error:
             self.error(f"{place}: {_name(action)}: {error.message}")
 

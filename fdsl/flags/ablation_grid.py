@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 from fdsl.config.resolve import OF_DETECTORS, without_effect
 from fdsl.config.run_config import RunConfig
@@ -72,7 +73,7 @@ def _read_settings(texts: Sequence[str], parser: CommandLine) -> Settings:
             parser.error(f"--ablate names {name} twice: give all its values at once, {name}=V1,V2")
         settings[name] = list(dict.fromkeys(values.split(",")))
         for value in settings[name]:
-            _parsed(argparse.Namespace(), name, value, parser)
+            _value_of(name, value, parser)
     return settings
 
 
@@ -104,31 +105,25 @@ def _refuse_name(name: str, parser: CommandLine) -> None:
         parser.error(f"--ablate {name}: there is no such setting; {nearest_name(name, names)}")
 
 
-def _parsed(namespace: argparse.Namespace, name: str, value: str, parser: CommandLine) -> argparse.Namespace:
-    """The namespace with one setting, read as the flag reads it."""
-    return parser.parse_args(_words(name, value, parser), namespace)
-
-
-def _words(name: str, value: str, parser: CommandLine) -> list[str]:
-    """A setting's value as the words of its flag; none where it leaves the flag out."""
-    flag = f"--{name}"
-    action = parser._option_string_actions[flag]
+def _value_of(name: str, text: str, parser: CommandLine) -> Any:
+    """A setting's value as its flag reads it; None where it leaves the flag out."""
+    action, place = parser.flag(name), f"--ablate {name}={text}"
     if action.nargs == 0:
-        if value not in ("0", "1"):
-            parser.error(f"--ablate {name}={value}: give 0 (without it) or 1 (with it)")
-        return [flag] if value == "1" else []
+        if text not in ("0", "1"):
+            parser.error(f"{place}: give 0 (without it) or 1 (with it)")
+        return True if text == "1" else None
     if action.nargs == "+":
-        return [flag, *value.split(TOGETHER)] if value else []
-    if not value:
+        return parser.read(action, text.split(TOGETHER), place) if text else None
+    if not text:
         parser.error(f"--ablate {name}: one of its values is empty")
-    return [f"{flag}={value}"]
+    return parser.read(action, [text], place)
 
 
 def _with(args: argparse.Namespace, values: Mapping[str, str], parser: CommandLine) -> argparse.Namespace:
     """The flags of one combination, without those that it has no use for."""
     one = argparse.Namespace(**vars(args))
     for name, value in values.items():
-        _parsed(one, name, value, parser)
+        setattr(one, parser.flag(name).dest, _value_of(name, value, parser))
     unused = _without_use(one)
     one.combination = {
         name: "" if name.replace("-", "_") in unused else value for name, value in values.items()

@@ -59,6 +59,14 @@ def test_flags_win_over_a_file(file):
     assert won["combination"] == {"tiles": "1"}
 
 
+def test_ablated_settings_are_stored_as_combinations_alone(tmp_path):
+    file = str(tmp_path / "run.yaml")
+    given = ["--dataset", "mvtec", "--ablate", "win-size=3,5", "with-batch=0,1"]
+    plain = evaluate_flags.parse([*given, "--save-config", file], "")
+    again = evaluate_flags.parse(["--config", file], "")
+    assert [one.combination for one in again] == [one.combination for one in plain] and len(plain) > 1
+
+
 def test_a_flag_that_needs_no_value_has_an_empty_one(file):
     settings = file("window-budget:\nwinmode: mul\n")
     assert values(evaluate_flags, "--dataset", "visa", "--config", settings)["window_budget"] == QUARTER
