@@ -119,7 +119,6 @@ def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):
     operators = [node.op_type for node in nodes]
     assert operators.count("MultiHeadAttention") == operators.count("Gelu") == max(BACKBONE_OPTIONS["layers"])
     assert not {"Softmax", "Erf", "ScatterElements"} & set(operators)
-    assert {len(node.input) for node in nodes if node.op_type == "MultiHeadAttention"} == {4}
 
 
 @pytest.mark.slow
