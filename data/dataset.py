@@ -165,11 +165,9 @@ def _size_of(path: Path) -> str:
     return ",".join(f"{file.name}:{file.stat().st_size}" for file in mask_files(path))
 
 
-def load(
-    root: Path, record: Record, max_pixels: int = MAX_PIXELS, grey: GreyRange | None = None
-) -> tuple[Image.Image, Image.Image | None]:
+def load(root: Path, record: Record, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Image.Image | None]:
     """A record's RGB photograph and its mask (None where it has none); raises DataError."""
-    image = open_image(root / record.image_path, max_pixels, grey)
+    image = open_image(root / record.image_path, max_pixels)
     return image, open_mask(root / record.mask_path, max_pixels) if record.mask_path else None
 
 

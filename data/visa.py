@@ -85,17 +85,13 @@ def _unused(root: Path, catalogue: Catalogue, file: Path) -> list[str]:
     ]
     for category in catalogue.test:
         records = [record for _, part in catalogue.splits(category) for record in part]
-        for what, listed in (
-            ("Images", {record.image_path for record in records}),
-            ("Masks", {record.mask_path for record in records}),
-        ):
-            place = f"{category}/Data/{what}"
+        listed = {path for record in records for path in (record.image_path, record.mask_path)}
+        for place in (f"{category}/Data/Images", f"{category}/Data/Masks"):
             folders = list_folders(root / place) if (root / place).is_dir() else []
             files = [
                 f"{place}/{kind}/{name}" for kind in folders for name in list_images(root / place / kind)
             ]
-            more = [path for path in files if path not in listed]
-            if more:
+            if more := [path for path in files if path not in listed]:
                 sentences.append(
                     f"{len(more)} files in {printable(place)}/ are not used, for {printable(file)} does not "
                     f"list them, the first {printable(more[0])}"
