@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from deploy import command, service
 from fdsl import summarize
 from fdsl.flags import evaluate_flags, export_flags, page_flags, predict_flags, run_from_flags, train_flags
 from tests.support.constants import ROOT
+from tests.test_documents import DOCUMENTS, code_lines
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, ModelError
 from utils.options import options_of
@@ -162,6 +164,17 @@ def test_every_flag_is_read(name, parser_of, capsys):
     flags = {action.dest for action in parser_of(name)._actions}
     beside = {"help", "help_all", "config", "save_config", "debug"}  # of every command line
     assert len(flags) > 3 and flags - read - beside == set()
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if not name.endswith("measurements.md")])
+def test_commands_of_documents_have_their_flags(document, parser_of, capsys):
+    missing = []
+    for line in code_lines(ROOT / document):
+        for name, words in re.findall(r"python (?:deploy/)?(\w+)\.pyz? ([^|;#]*)", line):
+            if name in COMMANDS:
+                known = {flag for action in parser_of(name)._actions for flag in action.option_strings}
+                missing += [flag for flag in re.findall(r"(?<!\S)--[\w-]+", words) if flag not in known]
+    assert missing == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
