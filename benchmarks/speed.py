@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -42,6 +43,9 @@ from benchmarks.shared import (
 )
 from data.dataset import InspectionDataset, make_loader
 from data.records import Record
+from fdsl.api import AnomalyDetector
+from fdsl.inspection.reading import Reading
+from fdsl.inspection.score_files import score_files
 from fdsl.scoring import Scorer
 from models.backbone import normalise
 from models.detector import Detector
@@ -51,7 +55,7 @@ from models.matching.candidates import UNRESTRICTED, discrepancy_of
 from models.matching.memory_bank import MemoryBank
 from models.methods.fdsl import Fdsl
 from utils.command import run_command
-from utils.config import QUARTER, WindowConfig
+from utils.config import QUARTER, UNTRAINED, WindowConfig
 from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts, use_threads
 from utils.options import as_stored
 
@@ -372,7 +376,52 @@ def growth(bench: Bench) -> list[Row]:
     return found
 
 
-WORKS = (plain, windows, training, memory, loading, start, ceiling, matching, growth)
+def host(bench: Bench) -> list[Row]:
+    """What a processor does in predict.py for a photograph of 900 x 900 px if its maps cost nothing, in ms of
+    its time, without decoding and pictures; compared with decoding."""
+    args, count, found = bench.args, 8, []
+    encoder = {name: getattr(args, name) for name in ("model", "model_config", "layers", "image_size")}
+    encoder["pretrained"] = UNTRAINED
+    with tempfile.TemporaryDirectory() as folder:
+        for mode in ("RGB", "L"):
+            Path(folder, mode).mkdir()
+            for number in range(count):
+                noise = Image.merge("RGB", [Image.effect_noise((90, 90), 40) for _ in range(3)])
+                photograph = noise.convert(mode).resize((900, 900), Image.Resampling.BICUBIC)
+                photograph.save(f"{folder}/{mode}/{number}.jpg")
+        for tiles, views in ((1, "whole"), (2, "2 x 2 tiles")):
+            looking = WindowConfig("nan", tiles=tiles)
+            detector = AnomalyDetector.from_backbone(**encoder, windows=looking, device="cpu")
+            detector.fit([photograph])
+            whole = detector.scorer.detector
+            ready = whole(detector.to_batch([photograph.convert("RGB")]))
+            whole.forward = lambda images, match=None, ready=ready: ready
+            for mode in ("RGB", "L"):
+                rows = partial(score_files, detector, [f"{folder}/{mode}"], reading=Reading(batch_size=1))
+                decode = partial(map, decoded, sorted(Path(folder, mode).iterdir()))
+                every, decoding = (processor_ms(work, args.repeats) / count for work in (rows, decode))
+                what = f"host, {mode}, {views}, ms beside decoding (compared: decoding)"
+                found.append((what, every - decoding, decoding))
+    return found
+
+
+def decoded(file: Path) -> None:
+    """Decodes a photograph, and nothing else."""
+    with Image.open(file) as image:
+        image.load()
+
+
+def processor_ms(work: Callable[[], Iterable], repeats: int) -> float:
+    """Milliseconds of this process's processor time for all items, the least of `repeats` runs after one."""
+    taken = []
+    for _ in range(repeats + 1):
+        begun = time.process_time()
+        deque(work(), maxlen=0)
+        taken.append(1e3 * (time.process_time() - begun))
+    return min(taken[1:])
+
+
+WORKS = (plain, windows, training, memory, loading, start, ceiling, matching, growth, host)
 ROWS = {work.__name__: work for work in WORKS}
 
 

@@ -15,7 +15,16 @@ from tests.support.small_runs import environment
 
 pytestmark = pytest.mark.slow
 
-ROWS = {"plain": 2, "windows": 4, "training": 1, "memory": 1, "loading": 1, "ceiling": 1, "matching": 5}
+ROWS = {
+    "plain": 2,
+    "windows": 4,
+    "training": 1,
+    "memory": 1,
+    "loading": 1,
+    "ceiling": 1,
+    "matching": 5,
+    "host": 4,
+}
 
 
 def test_the_speed_benchmark_measures_every_row(tiny_configs, tmp_path):
