@@ -16,31 +16,13 @@ whole once a part of it is found (Bergmann et al., Beyond Dents and Scratches, I
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from data.saturation import SaturatingRegion
 from fdsl.metrics.overlap import Overlap
-from fdsl.metrics.pixel_scores import (
-    MEMORY_PIXELS,
-    MetricsError,
-    PixelScores,
-    Population,
-    as_flags,
-    as_scores,
-)
-
-__all__ = [
-    "ALL_METRICS",
-    "METRIC_NAMES",
-    "MORE_METRICS",
-    "MetricsError",
-    "PixelMetrics",
-    "SaturatedPro",
-    "image_metrics",
-    "mean_metrics",
-]
+from fdsl.metrics.pixel_scores import MEMORY_PIXELS, PixelScores, Population
 
 METRIC_NAMES = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")  # the published table's
 MORE_METRICS = ("aupro_05", "segf1", "auspro", "auspro_05")
@@ -59,25 +41,10 @@ class PixelMetrics:
     def __init__(self, memory_pixels: int = MEMORY_PIXELS) -> None:
         self._pixels = PixelScores(memory_pixels)
 
-    def update(self, scores: Any, masks: Any = None) -> None:
-        """Add one map (H, W) or a batch (B, H, W), numpy or torch, with masks of the same shape, bool or 0/1.
-
-        Masks None: no mask is known for these maps, which are then left out (a good image has a mask of
-        zeros). Sizes may differ between calls. Raises MetricsError (a ValueError) on non-finite scores and on
-        unequal shapes.
-        """
-        scores = as_scores(scores)
-        if scores.ndim not in (2, 3):
-            raise MetricsError(f"score maps must be (H, W) or (B, H, W), not {scores.shape}")
-        if masks is None:
-            return
-        masks = as_flags(masks)
-        if masks.shape != scores.shape:
-            raise MetricsError(
-                f"score maps {scores.shape} and masks {masks.shape} differ in shape: resize one of them"
-            )
-        for score, mask in zip(scores, masks) if scores.ndim == 3 else [(scores, masks)]:
-            self._pixels.add(score, mask)
+    def update(self, scores: np.ndarray, mask: np.ndarray) -> None:
+        """Add one image: a map (H,W) of finite scores and its mask (H,W) bool. Sizes may differ between
+        images."""
+        self._pixels.add(scores, mask)
 
     def compute(self) -> dict[str, float | None]:
         """auroc_px, f1_px, ap_px, aupro, aupro_05 in 0..1 and f1_threshold_px (a pixel is predicted anomalous
@@ -139,10 +106,9 @@ class SaturatedPro:
     def __init__(self, memory_pixels: int = MEMORY_PIXELS) -> None:
         self._pixels = PixelScores(memory_pixels)
 
-    def update(self, scores: Any, regions: Sequence[SaturatingRegion] = ()) -> None:
-        """Add one map (H, W) with its regions, whose masks may overlap; none for a normal image. Raises
-        MetricsError as PixelMetrics."""
-        self._pixels.add_regions(as_scores(scores), regions)
+    def update(self, scores: np.ndarray, regions: Sequence[SaturatingRegion] = ()) -> None:
+        """Add one map (H,W) with its regions, whose masks may overlap; none for a normal image."""
+        self._pixels.add_regions(scores, regions)
 
     def pro(self, limit: float) -> float | None:
         """The area up to a false positive rate, 0 < limit < 1, divided by it: at a threshold each region
@@ -154,16 +120,15 @@ class SaturatedPro:
         return _pro(_curve(regions, normal), limit)
 
 
-def image_metrics(scores: Any, labels: Any) -> dict[str, float | None]:
+def image_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     """auroc_sp, f1_sp, ap_sp in 0..1 and f1_threshold_sp (an image is predicted anomalous at or above it).
 
-    Scores (n,) and labels (n,), bool or 0/1. All None where only one of the two kinds is there. Raises
-    MetricsError.
+    Finite scores (n,) and labels (n,) bool. All None where only one of the two kinds is there.
     """
     names = ("auroc_sp", "f1_sp", "ap_sp", "f1_threshold_sp")
-    curve = _image_curve(scores, labels)
-    if curve is None:
+    if labels.all() or not labels.any():
         return dict.fromkeys(names)
+    curve = _curve(Population(np.sort(scores[labels]), None), Population(np.sort(scores[~labels]), None))
     f1, threshold = _f1_max(curve)
     return dict(zip(names, (_auroc(curve), f1, _average_precision(curve), threshold)))
 
@@ -213,17 +178,6 @@ def _at_or_above(population: Population, threshold: float) -> float:
     first = int(np.searchsorted(population.scores, population.scores.dtype.type(threshold)))
     mass = population.mass
     return float(population.scores.size - first if mass is None else mass[first:].sum())
-
-
-def _image_curve(scores: Any, labels: Any) -> Curve | None:
-    scores, labels = as_scores(scores), as_flags(labels)
-    if scores.ndim != 1 or scores.shape != labels.shape:
-        raise MetricsError(
-            f"image scores and labels must be (n,) both, not {scores.shape} and {labels.shape}"
-        )
-    if labels.all() or not labels.any():
-        return None
-    return _curve(Population(np.sort(scores[labels]), None), Population(np.sort(scores[~labels]), None))
 
 
 def sum_of_products(first: np.ndarray, second: np.ndarray) -> float:

@@ -12,7 +12,7 @@ errors of some 1e-5, and the same under any monotone rescaling.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,10 +25,6 @@ RANKS_KEPT = 1 << 16
 FAN_IN = 8
 
 
-class MetricsError(ValueError):
-    """Scores or masks that cannot be evaluated; the sentence says which and why."""
-
-
 class Population(NamedTuple):
     """Scores in ascending order and the mass each stands for; None where every score is one pixel."""
 
@@ -36,36 +32,9 @@ class Population(NamedTuple):
     mass: np.ndarray | None
 
 
-def as_scores(values: Any) -> np.ndarray:
-    """A numpy or torch array of any shape as float32 or float64, refused where a score is NaN or infinite."""
-    scores = _as_numpy(values)
-    if scores.dtype not in (np.float32, np.float64):
-        scores = scores.astype(np.float32 if scores.dtype == np.float16 else np.float64)
-    finite = np.isfinite(scores)
-    if not finite.all():
-        bad = scores.size - np.count_nonzero(finite)
-        raise MetricsError(
-            f"{bad} of {scores.size} scores are NaN or infinite, and metrics need finite ones: "
-            "look at the weights and at the precision (fp16 can overflow, fp32 does not)"
-        )
-    return scores
-
-
-def as_flags(values: Any) -> np.ndarray:
-    """A mask or labels, bool or 0/1 in any number type, as contiguous bool; other values are refused."""
-    flags = _as_numpy(values)
-    if flags.dtype != np.bool_:
-        truth = flags == 1
-        if not (truth | (flags == 0)).all():
-            raise MetricsError("masks and labels must hold only 0 and 1: binarise them first")
-        flags = truth
-    return np.ascontiguousarray(flags)
-
-
 def region_areas(mask: np.ndarray) -> np.ndarray:
-    """For each anomalous pixel of a contiguous bool mask (H, W), row by row: the area of its 8-connected
-    region."""
-    labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)[1][mask]
+    """For each anomalous pixel of a mask (H,W) bool, row by row: the area of its 8-connected region."""
+    labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1][mask]
     return np.bincount(labels).astype(np.int32)[labels]
 
 
@@ -224,11 +193,3 @@ def _join(parts: list[np.ndarray]) -> np.ndarray:
         whole[end - part.size : end] = part
         end -= part.size
     return whole
-
-
-def _as_numpy(values: Any) -> np.ndarray:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
-        values = values.numpy()
-    return np.asarray(values)

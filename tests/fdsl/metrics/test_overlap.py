@@ -17,10 +17,16 @@ def pixels():
     return noise.normal(masks * 1.5, 1).astype(np.float32), masks
 
 
+def fed(scores, masks):
+    metrics = PixelMetrics()
+    for score, mask in zip(scores, masks):
+        metrics.update(score, mask)
+    return metrics
+
+
 def test_each_bin_holds_its_share_of_the_pixels(pixels):
     scores, masks = pixels
-    found = PixelMetrics()
-    found.update(scores, masks)
+    found = fed(scores, masks)
     overlap = found.overlap()
     assert (overlap.low, overlap.high) == pytest.approx((scores.min(), scores.max()))
     width = (overlap.high - overlap.low) / BINS
@@ -46,8 +52,7 @@ def test_pixels_that_are_apart_have_nothing_in_common_and_one_kind_has_no_overla
 
 
 def test_it_is_stored_and_what_is_none_is_passed_over(pixels):
-    found = PixelMetrics()
-    found.update(*pixels)
+    found = fed(*pixels)
     values = json.loads(json.dumps(found.overlap().to_json()))
     assert Overlap.from_json(values) == found.overlap()
     for wrong in (
@@ -62,8 +67,7 @@ def test_it_is_stored_and_what_is_none_is_passed_over(pixels):
 
 
 def test_the_picture_has_both_kinds_and_says_what_they_share(pixels):
-    found = PixelMetrics()
-    found.update(*pixels)
+    found = fed(*pixels)
     drawn = overlap_svg(found.overlap())
     assert drawn.count('<path class="normal area"') == drawn.count('<path class="defect area"') == 1
     assert f"{found.overlap().share:.0%} of the areas in common" in drawn
