@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fdsl.config.run_config import FittedConfig
-from fdsl.factory import assemble, backbone_of_detector, saved_method
+from fdsl.factory import assemble, backbone_of_detector, make_method
 from fdsl.store.detector_metadata import METADATA_KEY, DetectorMetadata, checked_metadata, refuse_no_detector
 from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from fdsl.thresholds.threshold import NormalScores, Prior
@@ -99,7 +99,8 @@ def restored(
             f"({config.fingerprint}); give the same weights with --pretrained."
         )
     try:
-        method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
+        state = part_of(tensors, "heads")
+        method = make_method(config.detector, backbone.width, len(backbone.layers), state=state)
         detector = assemble(config.detector, backbone, method)
         _restore(detector, tensors)
         return detector, normal_scores_of(tensors)

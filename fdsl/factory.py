@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from utils.text import as_text
 
 logger = logging.getLogger("fdsl")
 OWN = "own."  # begins the names of the tensors of a method inside another one
+HEADS = re.compile(r"(?:own\.|trained\.)*((?:heads|nam)\..+)")  # the names of trained heads' tensors
 
 
 def build_detector(
@@ -63,17 +65,29 @@ def build_detector(
 
 
 def make_method(
-    config: DetectorConfig, width: int, blocks: int, heads: Mapping[str, Tensor] | None = None
+    config: DetectorConfig,
+    width: int,
+    blocks: int,
+    heads: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> Method:
-    """The method of a configuration for tokens (L,n,C), L = `blocks`, C = `width`, with trained `heads` and,
-    where it reads text, its directions. ModelError where the backbone has no text encoder."""
-    method: Method = METHODS[config.method].load().of_heads(width, blocks, config.options, heads)
-    if config.options.with_text:
+    """The method of a configuration for tokens (L,n,C), L = `blocks`, C = `width`, with trained `heads`, or
+    with the `state` of a saved detector, and with its directions where it reads text. ModelError where the
+    backbone has no text encoder, RuntimeError for the state of another method."""
+    options = config.options
+    if state is not None:
+        heads = {found[1]: value for name, value in state.items() if (found := HEADS.fullmatch(name))}
+    method: Method = METHODS[config.method].load().of_heads(width, blocks, options, heads)
+    if options.with_text:
         method = WithText(method)
-    if config.options.with_batch:
+    if options.with_batch:
         method = WithMutualScoring(method)
-    if method.reads_text and config.options.object != BY_CATEGORY:
-        (method.directions,) = text_directions(config.backbone, [config.options])
+    if state is not None:
+        if method.reads_text:
+            method.directions = state[f"{OWN * options.with_batch}directions"].float()
+        method.load_state_dict(state)
+    elif method.reads_text and options.object != BY_CATEGORY:
+        (method.directions,) = text_directions(config.backbone, [options])
     return method
 
 
@@ -130,29 +144,6 @@ def detector_config(
         )
     made = DetectorConfig(method=method, backbone=encoder, options=options, windows=windows, machine=machine)
     return FittedConfig(made, image_score)
-
-
-def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
-    """The method of a saved detector with its `state`; RuntimeError for the state of another method."""
-    if not config.options.with_batch:
-        return _saved_alone(config, backbone, state)
-    method = WithMutualScoring(_saved_alone(config, backbone, _of_own(state)))
-    method.load_state_dict(state)
-    return method
-
-
-def _saved_alone(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
-    """The method without mutual scoring."""
-    kind, blocks = METHODS[config.method].load(), len(backbone.layers)
-    if not config.options.with_text:
-        return kind.of_state(backbone.width, blocks, config.options, state)
-    own = kind.of_state(backbone.width, blocks, config.options, _of_own(state))
-    return WithText.restored_from(own, state)
-
-
-def _of_own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of the method inside another one, from the state of the outer one."""
-    return {name.removeprefix(OWN): value for name, value in state.items() if name.startswith(OWN)}
 
 
 def moved_config(

@@ -123,13 +123,6 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         needs some."""
         return cls(width, blocks, options)
 
-    @classmethod
-    def of_state(cls, width: int, blocks: int, options: MethodConfig, state: Mapping[str, Tensor]) -> Method:
-        """The method of a saved detector; RuntimeError for a state that is not its own."""
-        method = cls(width, blocks, options)
-        method.load_state_dict(state)
-        return method
-
     def copied(self) -> Self:
         """An independent copy, which shares the trained parameters."""
         return deepcopy(self, {id(part): part for part in self.parameters()})

@@ -13,7 +13,6 @@ import numpy as np
 
 from utils.limits import AUTO_TILES, MOST_TILES
 
-MOST_IN_ALL = 64  # tiles of one photograph
 OVERLAP = 2  # patches that neighbours share
 
 

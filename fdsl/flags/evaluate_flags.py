@@ -58,8 +58,7 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     args = parser.parse_args(argv)
     if problem := first_contradiction((OF_HEADS,), Asked({**vars(args), "model_name": None})):
         parser.error(problem)
-    _refuse_several_maps(args, parser)
-    _refuse_several_submissions(args, parser)
+    _refuse_several(args, parser)
     tables = read_tables(args, parser)
     parser.save_settings(args)
     take_preset(args)
@@ -69,8 +68,13 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     return runs
 
 
-def _refuse_several_maps(args: argparse.Namespace, parser: CommandLine) -> None:
-    """Stored maps are of one run."""
+def _refuse_several(args: argparse.Namespace, parser: CommandLine) -> None:
+    """Stored maps are of one run, and so is a submission."""
+    several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
+    others = [name for name in ("ablate", "table", "from_maps") if getattr(args, name)]
+    if args.submission is not None and (several or others):
+        flag = (others + several)[0].replace("_", "-")
+        parser.error(f"--submission is of one run: leave --{flag} out, or give it one value")
     if args.from_maps is None:
         if args.dataset is None:
             parser.error("--dataset is needed (or --from-maps DIR)")
@@ -78,18 +82,8 @@ def _refuse_several_maps(args: argparse.Namespace, parser: CommandLine) -> None:
     parser.refuse_without_effect("--from-maps", OF_COMPUTING)
     if args.ablate or args.table:
         parser.error("--from-maps names one run: a table is of several, and what is finished is not repeated")
-    several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
     if several:
         parser.error(f"--from-maps names one run: give one --{several[0].replace('_', '-')}")
-
-
-def _refuse_several_submissions(args: argparse.Namespace, parser: CommandLine) -> None:
-    """A submission is of one run, whose images are scored."""
-    several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
-    others = [name for name in ("ablate", "table", "from_maps") if getattr(args, name)]
-    if args.submission is not None and (several or others):
-        flag = (others + several)[0].replace("_", "-")
-        parser.error(f"--submission is of one run: leave --{flag} out, or give it one value")
 
 
 def _combined(

@@ -58,14 +58,6 @@ class WithText(Method[TextMemory]):
         self.name, self.own, self.rotations = f"{own.name} --with-text", own, own.rotations
         self.register_buffer("directions", torch.zeros(2, 0) if directions is None else directions)
 
-    @classmethod
-    def restored_from(cls, own: Method, state: Mapping[str, Tensor]) -> WithText:
-        """The method of a saved detector, around `own`; RuntimeError, KeyError or ValueError for a state that
-        does not fit."""
-        method = cls(own, state["directions"].float())
-        method.load_state_dict(state)
-        return method
-
     @property
     def towards(self) -> Tensor:
         """The unit direction (D,) from normal to damaged."""

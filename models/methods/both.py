@@ -33,13 +33,6 @@ class Both(BothFacts, BankMethod):
     ) -> Both:
         return cls(Fdsl.of_heads(width, blocks, options, heads))
 
-    @classmethod
-    def of_state(cls, width: int, blocks: int, options: MethodConfig, state: Mapping[str, Tensor]) -> Both:
-        with_nam = any(name.startswith("trained.nam.") for name in state)
-        method = cls(Fdsl(width, blocks, options, with_nam))
-        method.load_state_dict(state)
-        return method
-
     def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = UNRESTRICTED) -> Tensor:
         discrepancy = discrepancy_of(query, memory, match, self.options)
         return torch.cat([self.trained.probabilities(discrepancy), nearest_distance(discrepancy)])

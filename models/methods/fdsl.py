@@ -91,12 +91,8 @@ class Fdsl(FdslFacts, BankMethod):
             raise ModelError(
                 "There are no trained heads; name them with a checkpoint, or take method nearest."
             )
-        return cls.of_state(width, blocks, options, heads)
-
-    @classmethod
-    def of_state(cls, width: int, blocks: int, options: MethodConfig, state: Mapping[str, Tensor]) -> Fdsl:
-        method = cls(width, blocks, options, any(name.startswith("nam.") for name in state))
-        method.load_state_dict(state)
+        method = cls(width, blocks, options, any(name.startswith("nam.") for name in heads))
+        method.load_state_dict(heads)
         return method
 
     @property

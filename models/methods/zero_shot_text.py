@@ -5,8 +5,6 @@ WinCLIP's image score (Jeong et al., CVPR 2023), and the same for each patch by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -34,13 +32,6 @@ class ByText(TextFacts, Method[Memory]):
     def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:
         super().__init__(width, blocks, options)
         self.register_buffer("directions", torch.zeros(2, 0))
-
-    @classmethod
-    def of_state(cls, width: int, blocks: int, options: MethodConfig, state: Mapping[str, Tensor]) -> ByText:
-        method = cls(width, blocks, options)
-        method.directions = state["directions"].float()
-        method.load_state_dict(state)
-        return method
 
     @property
     def needs_references(self) -> bool:
