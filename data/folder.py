@@ -30,10 +30,8 @@ from data.datasets import Layout
 from data.listing import list_folders, list_images, unread_below
 from data.masks import is_mask_folder
 from data.parts import Masks, Reading, is_normal, note_loose_images, read_part
-from data.prepare import add_check_flags, print_catalogue
+from data.prepare import run_script
 from data.records import Catalogue, Record
-from utils.command_line import CommandLine
-from utils.console import put_line
 from utils.errors import DataError
 from utils.text import natural_key, printable
 
@@ -58,9 +56,12 @@ def catalogue_of(root: str | Path, readings: list[Reading], sentences: list[str]
     """The catalogue of categories that were read; `sentences` hold for root itself."""
     root = Path(root)
     unused = [sentence for sentence in sentences if "is not used" in sentence]
-    unused += [f"{printable(r.category)}: {sentence}" for r in readings for sentence in r.unused]
+    rules = [sentence for sentence in sentences if sentence not in unused]
+    for r in readings:
+        unused += [f"{printable(r.category)}: {sentence}" for sentence in r.unused]
+        rules += [f"{printable(r.category)}: {rule}" for rule in r.rules]
     train, test = {r.category: r.train for r in readings}, {r.category: r.test for r in readings}
-    return Catalogue(root, train, test, (*unused, *unread_below(root)))
+    return Catalogue(root, train, test, (*unused, *unread_below(root)), tuple(rules))
 
 
 def read_folder(root: str | Path) -> tuple[list[Reading], list[str]]:
@@ -172,26 +173,13 @@ def _note_masks(reading: Reading, masks: Masks) -> None:
         reading.rules.append(f"masks for {len(defects) - without} of {len(defects)} defective images")
 
 
+LAYOUT = Layout("folder", scan, needs_masks=False)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Prints how a folder is read; returns the exit code, 2 after an error."""
-    parser = CommandLine(__doc__)
-    parser.add_argument("root", type=Path, metavar="DIR")
-    add_check_flags(parser)
-    options = parser.parse_args(arguments)
-    try:
-        readings, sentences = read_folder(options.root)
-    except DataError as error:
-        put_line(f"data/folder.py: {error}", sys.stderr)
-        return 2
-    catalogue = catalogue_of(options.root, readings, sentences)
-    rules = [sentence for sentence in sentences if sentence not in catalogue.unused]
-    rules += [f"{printable(r.category)}: {rule}" for r in readings for rule in r.rules]
-    put_line("\n".join(rules))
-    print_catalogue(catalogue, LAYOUT, options)
-    return 0
+    return run_script(LAYOUT, None, __doc__, arguments)
 
-
-LAYOUT = Layout("folder", scan, needs_masks=False)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -26,12 +26,13 @@ class Record:
 @dataclass(frozen=True)
 class Catalogue:
     """A dataset: its root folder and, per split, the records of each category in natural order. `unused`: a
-    sentence for each thing in root that is not read."""
+    sentence for each thing in root that is not read. `rules`: sentences on how the folder was understood."""
 
     root: Path
     train: dict[str, list[Record]]
     test: dict[str, list[Record]]
     unused: tuple[str, ...] = field(default=(), compare=False)
+    rules: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def categories(self) -> list[str]:
