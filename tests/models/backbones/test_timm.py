@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from models.backbones import cpu_attention, timm_loading
 from models.backbones.backbone_registry import defaults_of, load_backbone
 from models.backbones.open_clip_loading import untrained_encoder
-from models.backbones.timm import TimmBackbone
-from models.backbones.timm_attention import AttentionByProducts
+from models.backbones.timm import AttentionByProducts, TimmBackbone
 from models.features import EMBEDDING, RAW_TOKENS
 from utils.config import BackboneConfig
 from utils.errors import ModelError
