@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -173,11 +174,5 @@ def _pages(path: Path) -> str:
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items; the last may be shorter."""
-    batch: list[Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    source = iter(items)
+    return iter(lambda: list(islice(source, size)), [])
