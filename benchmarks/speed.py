@@ -45,7 +45,7 @@ from data.dataset import InspectionDataset, make_loader
 from data.records import Record
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.reading import Reading
-from fdsl.inspection.score_files import score_files
+from fdsl.inspection.score_files import Inspection, score
 from fdsl.scoring import Scorer
 from models.backbone import normalise
 from models.detector import Detector
@@ -397,7 +397,8 @@ def host(bench: Bench) -> list[Row]:
             ready = whole(detector.to_batch([photograph.convert("RGB")]))
             whole.forward = lambda images, match=None, ready=ready: ready
             for mode in ("RGB", "L"):
-                rows = partial(score_files, detector, [f"{folder}/{mode}"], reading=Reading(batch_size=1))
+                wanted = Inspection([f"{folder}/{mode}"], reading=Reading(batch_size=1))
+                rows = partial(score, detector, wanted)
                 decode = partial(map, decoded, sorted(Path(folder, mode).iterdir()))
                 every, decoding = (processor_ms(work, args.repeats) / count for work in (rows, decode))
                 what = f"host, {mode}, {views}, ms beside decoding (compared: decoding)"

@@ -498,7 +498,7 @@ class Session:
                 scored = [one for one in self.photographs.values() if one.prediction is not None]
             if not scored:
                 raise DataError("no photograph is scored yet")
-            output = PredictionFolder(folder, run_config(self.detector, min_area=self.detector.min_area))
+            output = PredictionFolder(folder, run_config(self.detector))
             for photograph in scored:
                 name = photograph.name
                 try:

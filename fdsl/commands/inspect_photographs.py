@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 
 from data.images import IMAGE_SUFFIXES
 from data.inputs import refuse_missing
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.row_stream import emit, print_rows
-from fdsl.inspection.score_files import (
-    Inspection,
-    Made,
-    Row,
-    Watch,
-    finish,
-    keep_apart,
-    score_files,
-    score_frames,
-)
+from fdsl.inspection.score_files import Inspection, finish, keep_apart, score
 from fdsl.parallel.by_batch import inspect_together, meeting_place
 from fdsl.store.prediction_folder import PredictionFolder, Totals
-from utils.drift import Drift
 from utils.errors import ConfigError, DataError
 from utils.lock import locked
 from utils.score_rows import skipped_summary
@@ -76,25 +66,6 @@ def _inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> To
         folder = PredictionFolder(wanted.output, config, wanted.resume, wanted.keep_maps)
         emit(score(detector, wanted, folder), as_json, keep_on=True)
         return finish(detector, folder, wanted.coco)
-
-
-def score(
-    detector: AnomalyDetector, wanted: Inspection, folder: PredictionFolder | None = None
-) -> Iterator[Row]:
-    """The rows of all photographs; they are stored in the folder."""
-    if wanted.source is not None:
-        drift = Drift(detector.statistics, file=None if folder is None else folder.baseline)
-        watch, made = Watch(detector, wanted.references, drift), Made(wanted.pictures, wanted.masks)
-        return score_frames(detector, wanted.source, folder, made, wanted.reading, watch)
-    return score_files(
-        detector,
-        wanted.inputs,
-        folder,
-        references=wanted.references,
-        pictures=wanted.pictures,
-        masks=wanted.masks,
-        reading=wanted.reading,
-    )
 
 
 def report(totals: Totals, detector: AnomalyDetector, wanted: Inspection) -> None:

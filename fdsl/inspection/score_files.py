@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -69,16 +69,6 @@ class Keeper(Protocol):
     def give_way(self) -> None: ...
 
 
-class Made(NamedTuple):
-    """What is made of each photograph: `pictures` of "all", "anomalous" or "none", and `masks`."""
-
-    pictures: str = "all"
-    masks: bool = False
-
-    def picture_of(self, found: Prediction) -> bool:
-        return self.pictures == "all" or (self.pictures == "anomalous" and found.is_anomalous is not False)
-
-
 @dataclass(frozen=True)
 class Inspection:
     """What is scored, and how: `inputs` as they were named. `output`: the folder of all files, None:
@@ -88,12 +78,12 @@ class Inspection:
     for files."""
 
     inputs: Sequence[str]
-    output: Path | None
-    references: Sequence[str]
-    pictures: str
-    keep_maps: bool
-    resume: bool
-    reading: Reading
+    output: Path | None = None
+    references: Sequence[str] = ()
+    pictures: str = "all"
+    keep_maps: bool = False
+    resume: bool = False
+    reading: Reading = Reading()  # noqa: RUF009 - frozen
     masks: bool = False
     coco: Path | None = None
     source: Source | None = None
@@ -103,6 +93,9 @@ class Inspection:
         """The inputs as they may be shown: without a password."""
         return tuple(without_password(str(given)) for given in self.inputs)
 
+    def wants_picture_of(self, found: Prediction) -> bool:
+        return self.pictures == "all" or (self.pictures == "anomalous" and found.is_anomalous is not False)
+
     def config_of(self, detector: AnomalyDetector) -> PredictionConfig:
         """What config.json holds of it, with this detector."""
         return run_config(
@@ -110,7 +103,6 @@ class Inspection:
             pictures=self.pictures,
             save_maps=self.keep_maps,
             save_masks=self.masks,
-            min_area=detector.min_area,
             input=self.named,
         )
 
@@ -140,46 +132,36 @@ def keep_apart(output: Path, inputs: Sequence[str], references: Sequence[str]) -
                     )
 
 
-def score_files(
-    detector: AnomalyDetector,
-    inputs: Sequence[str],
-    folder: PredictionFolder | None = None,
-    *,
-    references: Sequence[str] = (),
-    pictures: str = "all",
-    masks: bool = False,
-    reading: Reading | None = None,
+def score(
+    detector: AnomalyDetector, wanted: Inspection, folder: PredictionFolder | None = None
 ) -> Iterator[Row]:
     """Scores photograph by photograph and yields each one's row; one that cannot be read is a row with
-    `error`.
-
-    `folder` keeps rows, maps, `pictures` ("all", "anomalous" or "none") and `masks`; what it holds already is
-    not scored again. `references`: the files that the detector was fitted to, which are warned of among the
-    `inputs`.
-    """
-    reading, items = reading or Reading(), listed(inputs, [folder.folder] if folder is not None else [])
-    watch = Watch(
-        detector, references, Drift(detector.statistics, file=None if folder is None else folder.baseline)
-    )
+    `error`. `folder` stores rows, maps, pictures and masks; what it holds already is not scored again."""
+    drift = Drift(detector.statistics, file=None if folder is None else folder.baseline)
+    watch = Watch(detector, wanted.references, drift)
+    if wanted.source is not None:
+        yield from score_frames(detector, wanted, wanted.source, folder, watch)
+        return
+    items = listed(wanted.inputs, [] if folder is None else [folder.folder])
     with tempfile.TemporaryFile() if folder is None else open(folder.list, "w+b") as file:
         count = write_list(file, items if folder is None else folder.marked(items, detector.masks))
         if folder is not None:
             folder.keep_done()
             how_to_continue("the same command with --resume goes on after the photographs that are done")
         waiting = (item for item in read_list(file) if not item.done)
-        yield from score_items(detector, waiting, count, folder, Made(pictures, masks), reading, watch)
+        yield from score_items(detector, wanted, waiting, count, folder, watch)
 
 
 def score_items(
     detector: AnomalyDetector,
+    wanted: Inspection,
     items: Iterable[Listed],
     count: int,
     folder: Keeper | None,
-    made: Made,
-    reading: Reading,
     watch: Watch,
 ) -> Iterator[Row]:
-    """`score_files` of what was listed, `count` photographs."""
+    """`score` of what was listed, `count` photographs."""
+    reading = wanted.reading
     unreadable: list[Loaded] = []
 
     def files() -> Iterator[tuple[str, Path]]:
@@ -194,26 +176,24 @@ def score_items(
     how = size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey, detector.masks
     loaded = read_ahead(files(), *how)
     batches = in_batches(progress(loaded, count, "photographs"), reading.batch_size)
-    yield from _score_loaded(detector, batches, unreadable, folder, made, watch)
+    yield from _score_loaded(detector, wanted, batches, unreadable, folder, watch)
 
 
 def score_frames(
     detector: AnomalyDetector,
+    wanted: Inspection,
     source: Source,
     folder: PredictionFolder | None,
-    made: Made,
-    reading: Reading,
     watch: Watch,
 ) -> Iterator[Row]:
-    """`score_files` of a camera, a stream or a clip: its frames are photographs of the names that it gives
-    them. Each frame of a camera or a stream is scored at once, those of a clip `reading.batch_size`
-    together."""
+    """`score` of a camera, a stream or a clip: its frames are photographs of the names that it gives them.
+    Each frame of a camera or a stream is scored at once, those of a clip `batch_size` together."""
     if source.endless:
         how_to_continue("the same command with --resume keeps what is scored and goes on")
-    loaded = (_as_loaded(frame, detector, reading.max_pixels) for frame in source.frames())
-    size = 1 if source.endless else reading.batch_size
+    loaded = (_as_loaded(frame, detector, wanted.reading.max_pixels) for frame in source.frames())
+    size = 1 if source.endless else wanted.reading.batch_size
     batches = in_batches(progress(loaded, None, "frames"), size)
-    yield from _score_loaded(detector, batches, [], folder, made, watch, ahead=not source.endless)
+    yield from _score_loaded(detector, wanted, batches, [], folder, watch, ahead=not source.endless)
 
 
 def _as_loaded(frame: Frame, detector: AnomalyDetector, max_pixels: int) -> Loaded:
@@ -229,10 +209,10 @@ def _as_loaded(frame: Frame, detector: AnomalyDetector, max_pixels: int) -> Load
 
 def _score_loaded(
     detector: AnomalyDetector,
+    wanted: Inspection,
     batches: Iterable[list[Loaded]],
     unreadable: list[Loaded],
     folder: Keeper | None,
-    made: Made,
     watch: Watch,
     *,
     ahead: bool = True,
@@ -247,7 +227,7 @@ def _score_loaded(
         unreadable += [item for item in batch if item.reason]
         yield from _skipped(unreadable, folder)
         for item, prediction in zip(readable, found):
-            row = _kept(item, prediction, folder, made)
+            row = _stored(item, prediction, folder, wanted)
             watch.follow(row)
             yield row
     yield from _skipped(unreadable, folder)
@@ -330,14 +310,14 @@ def _skipped(unreadable: list[Loaded], folder: Keeper | None) -> Iterator[Row]:
     unreadable.clear()
 
 
-def _kept(item: Loaded, found: Prediction, folder: Keeper | None, made: Made) -> Row:
+def _stored(item: Loaded, found: Prediction, folder: Keeper | None, wanted: Inspection) -> Row:
     """A photograph's row, in the folder together with its maps and the pictures that are wanted of it."""
     row = inspected_row(item.name, found)
     if folder is not None and item.photo is not None:
         folder.give_way()
-        if made.picture_of(found):
+        if wanted.wants_picture_of(found):
             row["picture"] = draw(item.name, item.photo, found, folder.folder)
-        if made.masks:
+        if wanted.masks:
             row["mask"] = write_mask(item.name, found, folder.folder)
         if item.path is not None:
             row["path"] = os.path.abspath(item.path)
@@ -377,9 +357,8 @@ def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
     """config.json: all that decides what comes out, and what else a reader wants to know."""
     state = {name: value for name, value in detector.tensors().items() if not name.startswith(NOT_OF_MAPS)}
     digest = fingerprint(state) if state else ""
-    return PredictionConfig(
-        detector.config, digest, detector.threshold, command_line(), trust=detector.trust, **more
-    )
+    facts = {"trust": detector.trust, "min_area": detector.min_area, **more}
+    return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **facts)
 
 
 def finish(detector: AnomalyDetector, folder: PredictionFolder, coco: Path | None = None) -> Totals:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.manifest import listed, read_list, share_of, write_list
 from fdsl.api import AnomalyDetector
-from fdsl.inspection.score_files import Inspection, Made, Watch, finish, score_items
+from fdsl.inspection.score_files import Inspection, Watch, finish, score_items
 from fdsl.store.prediction_folder import LIST, PARTIAL, PredictionFolder, Totals, rank_journal
 from utils.drift import Drift
 from utils.errors import ConfigError
@@ -53,7 +53,7 @@ def _begin(detector: AnomalyDetector, wanted: Inspection, output: Path) -> Predi
 def _score_own(detector: AnomalyDetector, wanted: Inspection, output: Path, world: World) -> None:
     """Scores this process's share of the list; the rows go to its own journal."""
     only_from(logging.INFO if world.is_first else logging.WARNING)
-    watch, made = Watch(detector, wanted.references), Made(wanted.pictures, wanted.masks)
+    watch = Watch(detector, wanted.references)
     with (
         open(output / PARTIAL / LIST, "rb") as file,
         closing(rank_journal(output, world.rank, wanted.keep_maps)) as journal,
@@ -61,7 +61,7 @@ def _score_own(detector: AnomalyDetector, wanted: Inspection, output: Path, worl
         turn = wanted.reading.batch_size, world.rank, world.size
         count = sum(item.path is not None for item in share_of(read_list(file), *turn))
         own = share_of(read_list(file), *turn)
-        for _ in score_items(detector, own, count, journal, made, wanted.reading, watch):
+        for _ in score_items(detector, wanted, own, count, journal, watch):
             pass
 
 

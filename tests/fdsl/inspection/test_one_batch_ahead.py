@@ -8,7 +8,7 @@ import torch
 
 from data.live import Frame
 from fdsl.inspection.reading import Reading
-from fdsl.inspection.score_files import Made, Watch, score_frames
+from fdsl.inspection.score_files import Inspection, Watch, score_frames
 from fdsl.prediction import Prediction
 from models.features import ScoreMaps
 from utils.errors import ConfigError
@@ -49,7 +49,7 @@ def events(device, endless=False, refused=None):
     frames = [Frame(str(number), np.zeros((8, 8, 3), np.uint8), 0, "") for number in range(3)]
     source = SimpleNamespace(endless=endless, frames=lambda: iter(frames))
     watch = Watch(detector)
-    rows = score_frames(detector, source, None, Made("none"), Reading(batch_size=1), watch)
+    rows = score_frames(detector, Inspection([], reading=Reading(batch_size=1)), source, None, watch)
     try:
         seen.extend(f"row {row['image']}" for row in rows)
     except ConfigError:
