@@ -150,16 +150,21 @@ def reason_of(found: np.ndarray, references: np.ndarray, least_coarse: float = L
     return NO_PART if white else ""
 
 
-def implausible_references(found: np.ndarray) -> dict[int, str]:
-    """Which of several references, by their statistics (K,9), cannot show what the others show, each with the
-    reason; never half of them or more. Of two, the one that shows no part, or where that might be either,
-    lost some of it; else the one that is torn, out of focus or lost a colour, if the other
-    has no reason."""
+def reasons_among(found: np.ndarray) -> dict[int, str]:
+    """Those of several references, by their statistics (K,9), that cannot be judged by the others, each with
+    the reason."""
     if len(found) < 2:
         return {}
     least_coarse = LEAST_COARSE_FOCUS if len(found) > 2 else LEAST_FOCUS
     each = (reason_of(one, np.delete(found, place, axis=0), least_coarse) for place, one in enumerate(found))
-    reasons = {place: reason for place, reason in enumerate(each) if reason}
+    return {place: reason for place, reason in enumerate(each) if reason}
+
+
+def implausible_references(found: np.ndarray) -> dict[int, str]:
+    """Which of `reasons_among` cannot show what the others show; never half of them or more. Of two, the one
+    that shows no part, or where that might be either, lost some of it; else the one that is torn, out of
+    focus or lost a colour, if the other has no reason."""
+    reasons = reasons_among(found)
     given = set(reasons.values())
     if len(found) == 2 and NO_PART in given:
         wanted = LOST if LOST in given else NO_PART

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data.tensors import image_to_pixels
-from utils.image_statistics import PER_IMAGE, implausible_references, statistics_of
+from utils.image_statistics import PER_IMAGE, implausible_references, reasons_among, statistics_of
 
 logger = logging.getLogger("fdsl")
 SIDE = 64  # pixels, of the thumbnails that are compared
@@ -24,7 +24,7 @@ def usable_references(photographs: Sequence[Image.Image], names: Sequence[str], 
 
     A near copy of an earlier photograph (a copy, a burst, frames of a part at rest) would score as if normal
     images did not vary. One that shows no part, by its `statistics_of` at `side` pixels compared with the
-    others', would make such frames normal.
+    others', would make such frames normal; where that may be either, both are used.
     """
     thumbnails: dict[int, Thumbnail] = {}
     for number, photo in enumerate(photographs):
@@ -41,6 +41,13 @@ def usable_references(photographs: Sequence[Image.Image], names: Sequence[str], 
     implausible = implausible_references(statistics)
     for place, reason in implausible.items():
         logger.warning("warning: %s is left out of the references: %s", names[numbers[place]], reason)
+    for place, reason in ({} if implausible else reasons_among(statistics)).items():
+        logger.warning(
+            "warning: %s is used, although compared with the other references it is not like them (%s): "
+            "check which are right",
+            names[numbers[place]],
+            reason,
+        )
     return [number for place, number in enumerate(numbers) if place not in implausible]
 
 

@@ -4,14 +4,14 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from fdsl.api import AnomalyDetector
 from fdsl.references.reference_checks import usable_references
 from tests.support.photographs import texture as drawn
 from tests.support.predictions import BACKBONE_OPTIONS
 from utils.errors import DataError
-from utils.image_statistics import NO_PART
+from utils.image_statistics import NO_PART, OUT_OF_FOCUS
 
 
 @pytest.fixture
@@ -64,6 +64,17 @@ def test_a_reference_that_shows_no_part_is_named_and_left_out(detector, logged):
     detector.fit([*parts[:2], black, parts[2]])
     assert f"image 3 is left out of the references: {NO_PART}" in logged()
     assert detector.config.references == 3 and detector.threshold.score == limit
+
+
+def test_of_two_that_differ_both_are_used_and_named(detector, logged):
+    blurred = texture(1).filter(ImageFilter.GaussianBlur(8))
+    assert usable_references([texture(0), blurred], ["sharp", "blurred"], 224) == [0, 1]
+    assert (
+        f"blurred is used, although compared with the other references it is not like them ({OUT_OF_FOCUS})"
+        in (logged())
+    )
+    assert usable_references([texture(0), blurred, texture(2)], list("abc"), 224) == [0, 2]
+    assert f"b is left out of the references: {OUT_OF_FOCUS}" in logged() and "b is used" not in logged()
 
 
 def test_a_frame_that_shows_no_part_is_anomalous_with_a_reason(detector, tmp_path):
