@@ -16,17 +16,7 @@ from fdsl.config.run_config import RunConfig
 from models.methods.registry import METHODS
 from utils.config import OTHER_DATASET, PAPER_SIDE, BackboneConfig, MethodConfig, WindowConfig
 
-COLUMNS = ("auroc_sp", "f1_sp", "ap_sp", "auroc_px", "f1_px", "ap_px")
-RIVAL_COLUMNS = (*COLUMNS, "aupro")
-SOURCE = "FDSL paper, all categories, mean over seeds"
-FDSL = {
-    ("mvtec", 1): ((94.4, 0.5), (95.1, 0.4), (97.2, 0.3), (96.8, 0.2), (58.6, 0.5), (60.3, 0.6)),
-    ("mvtec", 2): ((95.0, 0.6), (95.5, 0.3), (97.6, 0.3), (97.0, 0.1), (59.4, 0.6), (61.4, 0.6)),
-    ("mvtec", 4): ((96.3, 0.3), (96.0, 0.2), (98.2, 0.2), (97.2, 0.1), (61.0, 0.4), (62.9, 0.4)),
-    ("visa", 1): ((90.7, 1.0), (87.0, 1.1), (92.3, 1.0), (97.8, 0.1), (46.5, 0.6), (42.8, 0.8)),
-    ("visa", 2): ((93.0, 0.3), (89.5, 0.3), (94.1, 0.3), (98.1, 0.1), (47.5, 0.8), (43.6, 1.0)),
-    ("visa", 4): ((93.8, 0.3), (90.3, 0.3), (94.8, 0.3), (98.3, 0.1), (48.5, 0.5), (44.7, 0.7)),
-}
+COLUMNS = ("auroc_sp", "f1_sp", "ap_sp", "auroc_px", "f1_px", "ap_px", "aupro")
 PAPER_MODELS = ("ViT-L-14-336-quickgelu", "ViT-L-14-336")  # the weights' own name; the published behaviour
 DATASET_TITLES = {"mvtec": "MVTec AD", "visa": "VisA"}
 # What the papers' means are over.
@@ -34,11 +24,11 @@ CATEGORIES = {"mvtec": tuple(mvtec.OFFICIAL_COUNTS), "visa": tuple(visa.OFFICIAL
 
 
 @dataclass(frozen=True)
-class Rival:
-    """A method's own numbers: (dataset, shots) -> one cell for each of RIVAL_COLUMNS, `mean±std`, `mean` or
-    `-`.
+class Published:
+    """A method's own numbers: (dataset, shots) -> one cell for each of COLUMNS, `mean±std`, `mean` or `-`.
 
-    `source` is the paper that reports them, `quoted` the public texts that they were read from.
+    `source` is the paper that reports them, `quoted` the public texts that they were read from, "" for the
+    paper itself.
     """
 
     method: str
@@ -47,9 +37,22 @@ class Rival:
     cells: Mapping[tuple[str, int], str]
 
 
+PAPER = Published(
+    "FDSL",
+    "FDSL paper, all categories, mean over seeds.",
+    "",
+    {
+        ("mvtec", 1): "94.4±0.5 95.1±0.4 97.2±0.3 96.8±0.2 58.6±0.5 60.3±0.6 -",
+        ("mvtec", 2): "95.0±0.6 95.5±0.3 97.6±0.3 97.0±0.1 59.4±0.6 61.4±0.6 -",
+        ("mvtec", 4): "96.3±0.3 96.0±0.2 98.2±0.2 97.2±0.1 61.0±0.4 62.9±0.4 -",
+        ("visa", 1): "90.7±1.0 87.0±1.1 92.3±1.0 97.8±0.1 46.5±0.6 42.8±0.8 -",
+        ("visa", 2): "93.0±0.3 89.5±0.3 94.1±0.3 98.1±0.1 47.5±0.8 43.6±1.0 -",
+        ("visa", 4): "93.8±0.3 90.3±0.3 94.8±0.3 98.3±0.1 48.5±0.5 44.7±0.7 -",
+    },
+)
 QUOTED = "PL-SCEA's Tables 1 and 2, in part also notes on AnomalyDINO's Tables 2 and 3"
 RIVALS = (
-    Rival(
+    Published(
         "PatchCore",
         "Roth et al., CVPR 2022, run with few shots by WinCLIP (Jeong et al., CVPR 2023)",
         QUOTED,
@@ -62,7 +65,7 @@ RIVALS = (
             ("visa", 4): "85.3±2.1 84.3±1.3 87.5±2.1 96.8±0.3 43.9±3.1 - 84.9±1.4",
         },
     ),
-    Rival(
+    Published(
         "WinCLIP+",
         "Jeong et al., CVPR 2023 (arXiv 2303.14814), five seeds",
         QUOTED,
@@ -76,7 +79,7 @@ RIVALS = (
             ("visa", 4): "87.3±1.8 84.2±1.6 88.8±1.8 97.2±0.2 47.0±3.0 - 87.6±0.9",
         },
     ),
-    Rival(
+    Published(
         "APRIL-GAN",
         "Chen et al., VAND workshop 2023 (arXiv 2305.17382)",
         f"{QUOTED}; pixel AP: MuSc's README",
@@ -89,7 +92,7 @@ RIVALS = (
             ("visa", 4): "92.6±0.4 88.4±0.5 94.5±0.3 96.2±0.0 40.0±0.1 32.2 90.2±0.1",
         },
     ),
-    Rival(
+    Published(
         "PromptAD",
         "Li et al., CVPR 2024 (arXiv 2404.05231), prompts learned for each category",
         "AnomalyAny (1 shot), SubspaceAD's Table 1 (image AUROC), SOWA's and MuSc's READMEs (4 shots)",
@@ -102,7 +105,7 @@ RIVALS = (
             ("visa", 4): "89.1±1.7 - - 97.4±0.3 - - -",
         },
     ),
-    Rival(
+    Published(
         "AnomalyDINO-S, 672 px",
         "Damm et al., WACV 2025 (arXiv 2405.14529), Tables 2 and 3, three seeds",
         QUOTED,
@@ -118,20 +121,15 @@ RIVALS = (
 )
 
 
-def paper_row(dataset: str, k_shot: int) -> dict[str, Any] | None:
-    """Metric -> (mean, std) in per cent, with `source`; None where the paper has no such setting."""
-    values = FDSL.get((dataset, k_shot))
-    return {**dict(zip(COLUMNS, values)), "source": f"{SOURCE}."} if values else None
-
-
 def published_row(config: RunConfig, categories: Sequence[str]) -> dict[str, Any] | None:
     """The paper's row for a run; `source` also names what keeps the two from comparing.
 
     None where the paper has no such setting, and for an untrained backbone: nothing compares with that.
     """
-    row = None if config.detector.backbone.untrained else paper_row(config.dataset, config.k_shot)
-    if row is None:
+    setting = config.dataset, config.k_shot
+    if config.detector.backbone.untrained or setting not in PAPER.cells:
         return None
+    row = _row(PAPER, setting)
     incomplete, other = incomplete_categories(config.dataset, categories), unlike_the_paper(config)
     row["source"] += f" This run is {incomplete}." if incomplete else ""
     row["source"] += f" Unlike the paper: {', '.join(other)}." if other else ""
@@ -146,20 +144,20 @@ def dataset_title(dataset: str, categories: Sequence[str]) -> str:
 
 
 def published_rows(dataset: str, k_shot: int) -> list[dict[str, Any]]:
-    """FDSL's row and its rivals': `method`, `source`, `quoted`, and each of RIVAL_COLUMNS -> (mean, std) in
-    per cent.
+    """FDSL's row and its rivals': `method`, `source`, `quoted`, and each of COLUMNS -> (mean, std) in per
+    cent.
 
     std is None where only the mean is known, the whole pair where nothing is. Empty for other datasets and
     shots.
     """
-    paper = paper_row(dataset, k_shot)
-    rows = [] if paper is None else [{"method": "FDSL", "quoted": None, "aupro": None, **paper}]
-    for rival in RIVALS:
-        if (dataset, k_shot) in rival.cells:
-            cells = map(_cell, rival.cells[dataset, k_shot].split())
-            facts = {"method": rival.method, "source": rival.source, "quoted": rival.quoted}
-            rows.append(facts | dict(zip(RIVAL_COLUMNS, cells, strict=True)))
-    return rows
+    setting = dataset, k_shot
+    return [_row(one, setting) for one in (PAPER, *RIVALS) if setting in one.cells]
+
+
+def _row(published: Published, setting: tuple[str, int]) -> dict[str, Any]:
+    cells = map(_cell, published.cells[setting].split())
+    facts = {"method": published.method, "source": published.source, "quoted": published.quoted}
+    return facts | dict(zip(COLUMNS, cells, strict=True))
 
 
 def _cell(text: str) -> tuple[float, float | None] | None:
