@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 from data.images import IMAGE_SUFFIXES
 from data.inputs import refuse_missing
 from fdsl.api import AnomalyDetector
-from fdsl.inspection.row_stream import emit, print_rows
-from fdsl.inspection.score_files import Inspection, finish, keep_apart, score
+from fdsl.inspection.score_files import Inspection, Row, finish, keep_apart, score
 from fdsl.parallel.by_batch import inspect_together, meeting_place
 from fdsl.store.prediction_folder import PredictionFolder, Totals
+from utils.console import put_json
 from utils.errors import ConfigError, DataError
 from utils.lock import locked
-from utils.score_rows import skipped_summary
+from utils.score_rows import LISTED_SKIPPED, skipped_summary
 from utils.signals import WITH_SCORED, gently
 from utils.world import World
 
@@ -47,7 +48,8 @@ def inspect_in_ranks(
     """Scores this process's share; the first process prints all rows and returns the totals."""
     totals = inspect_together(detector, wanted, world)
     if totals is not None and totals.scored and as_json:
-        print_rows(meeting_place(wanted.output))
+        with open(meeting_place(wanted.output) / "scores.jsonl", encoding="utf-8") as lines:
+            emit(map(json.loads, lines), as_json, keep_on=False)
     return totals
 
 
@@ -66,6 +68,23 @@ def _inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> To
         folder = PredictionFolder(wanted.output, config, wanted.resume, wanted.keep_maps)
         emit(score(detector, wanted, folder), as_json, keep_on=True)
         return finish(detector, folder, wanted.coco)
+
+
+def emit(rows: Iterable[Row], as_json: bool, keep_on: bool) -> Totals:
+    """Goes through the rows and counts them; `as_json`: and prints them. Where the reader of what is printed
+    has seen enough, it ends, or goes on without printing (`keep_on`)."""
+    totals = Totals()
+    for row in rows:
+        totals.skipped += "error" in row
+        totals.scored += "error" not in row
+        totals.anomalous += bool(row.get("anomalous"))
+        if "error" in row and len(totals.first_skipped) < LISTED_SKIPPED:
+            totals.first_skipped.append((row["image"], row["error"]))
+        if as_json and not put_json(row):
+            if not keep_on:
+                break
+            as_json = False
+    return totals
 
 
 def report(totals: Totals, detector: AnomalyDetector, wanted: Inspection) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from fdsl.report.prediction_report import (
     write_contact_sheet,
     write_prediction_report,
 )
+from fdsl.store.journal import Journal
 from fdsl.store.prediction_folder import FOLDERS, PredictionFolder, Totals
 from models.backbones.weights_io.check_weights import fingerprint
 from utils.device import worker_count
@@ -50,23 +51,8 @@ Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reas
 
 
 MOST_WARNED = {"doubt": 5, "copy": 5, "shape": 1, "drift": 5}  # warnings of a kind
+Store = PredictionFolder | Journal  # of rows, maps and pictures
 Arriving = Callable[[], list[Prediction]]  # of a batch that was begun
-
-
-class Keeper(Protocol):
-    """What keeps the rows, maps and pictures of photographs."""
-
-    @property
-    def folder(self) -> Path: ...
-
-    @property
-    def baseline(self) -> Path | None: ...
-
-    def add(self, row: Row, base: np.ndarray, window: np.ndarray | None) -> None: ...
-
-    def skip(self, name: str, reason: str) -> None: ...
-
-    def give_way(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -157,7 +143,7 @@ def score_items(
     wanted: Inspection,
     items: Iterable[Listed],
     count: int,
-    folder: Keeper | None,
+    folder: Store | None,
     watch: Watch,
 ) -> Iterator[Row]:
     """`score` of what was listed, `count` photographs."""
@@ -212,7 +198,7 @@ def _score_loaded(
     wanted: Inspection,
     batches: Iterable[list[Loaded]],
     unreadable: list[Loaded],
-    folder: Keeper | None,
+    folder: Store | None,
     watch: Watch,
     *,
     ahead: bool = True,
@@ -301,7 +287,7 @@ class Watch:
             logger.warning("warning: %s", sentence)
 
 
-def _skipped(unreadable: list[Loaded], folder: Keeper | None) -> Iterator[Row]:
+def _skipped(unreadable: list[Loaded], folder: Store | None) -> Iterator[Row]:
     """A row for each one with its reason, which the folder gets too; empties the list."""
     for item in unreadable:
         if folder is not None:
@@ -310,7 +296,7 @@ def _skipped(unreadable: list[Loaded], folder: Keeper | None) -> Iterator[Row]:
     unreadable.clear()
 
 
-def _stored(item: Loaded, found: Prediction, folder: Keeper | None, wanted: Inspection) -> Row:
+def _stored(item: Loaded, found: Prediction, folder: Store | None, wanted: Inspection) -> Row:
     """A photograph's row, in the folder together with its maps and the pictures that are wanted of it."""
     row = inspected_row(item.name, found)
     if folder is not None and item.photo is not None:

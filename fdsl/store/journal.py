@@ -30,8 +30,6 @@ class Journal:
     """rows.jsonl, skipped.jsonl and, with `keep_maps`, the maps as raw float32, in a folder. Rows and maps
     are appended to existing ones."""
 
-    baseline = None
-
     def __init__(self, folder: Path, keep_maps: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.keep_maps = folder, keep_maps
