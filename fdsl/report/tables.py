@@ -22,7 +22,7 @@ IN_JSON_ALONE = ("settings", "warnings", "runs")  # of the rows of a table
 Categories = Mapping[str, Mapping[str, float | None]]  # category -> metric -> fraction, or None
 
 
-def metrics_table(categories: Categories, style: str = "github") -> str:
+def metrics_table(categories: Categories) -> str:
     """METRIC_NAMES of each category and their mean, per cent with one decimal, a dash where not
     defined."""
 
@@ -30,15 +30,13 @@ def metrics_table(categories: Categories, style: str = "github") -> str:
         return [name, *(per_cent(values[metric]) for metric in METRIC_NAMES)]
 
     rows = [row(name, values) for name, values in categories.items()]
-    return text_table([*rows, row("mean", mean_metrics(categories))], ["category", *METRIC_NAMES], 1, style)
+    return text_table([*rows, row("mean", mean_metrics(categories))], ["category", *METRIC_NAMES], 1)
 
 
-def text_table(
-    rows: Iterable[Sequence[str]], headers: Sequence[str], left: int, style: str = "github"
-) -> str:
+def text_table(rows: Iterable[Sequence[str]], headers: Sequence[str], left: int) -> str:
     """Cells below their headers: the first `left` columns are texts, the others numbers."""
     sides = [*["left"] * left, *["right"] * (len(headers) - left)]
-    return tabulate(rows, headers, style, disable_numparse=True, colalign=sides)
+    return tabulate(rows, headers, "github", disable_numparse=True, colalign=sides)
 
 
 def write_table(stem: Path, text: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
