@@ -122,8 +122,8 @@ def traced(graph: DetectorGraph, standard: bool = False) -> Any:
     except torch.onnx.errors.OnnxExporterError as error:
         reason = one_line(error.__cause__ or error)
         raise ModelError(
-            f"This detector cannot be written as a graph ({reason}); inspect with predict.py, or make it "
-            "with another --model."
+            f"This detector cannot be written as a graph ({reason}) by PyTorch {torch.__version__}; take the "
+            "PyTorch of requirements.txt, inspect with predict.py, or make the detector with another --model."
         ) from error
     finally:
         logging.disable(before)
