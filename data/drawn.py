@@ -102,7 +102,7 @@ def leather(rng: Rng, shape: tuple[int, int]) -> Surface:
 
 
 def gear(rng: Rng, shape: tuple[int, int]) -> Surface:
-    """A lathe-turned steel gear on a pale mat: teeth, rim, web with six holes, hub with bore and keyway."""
+    """A machined steel gear on a pale mat: teeth, rim, web with six holes, hub with bore and keyway."""
     x, y = pose_grid(rng, shape, 0.6, 0.3)
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     tip = 126 + 11 * np.tanh(2.2 * np.cos(18 * angle))

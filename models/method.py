@@ -150,7 +150,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> OwnMemory:
         """The memory with this `state`, on the state's device, its tokens in `dtype`; KeyError for a missing
-        tensor, ValueError for one of another shape."""
+        tensor, ValueError for a method without memory."""
         raise ValueError(f"method {self.name} has no memory")
 
     def take_test_images(

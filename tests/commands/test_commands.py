@@ -16,6 +16,7 @@ from fdsl.api import AnomalyDetector
 from fdsl.metrics.exact import ALL_METRICS, METRIC_NAMES
 from fdsl.store.maps import load_maps
 from tests.support.both_layouts import BACKBONE
+from tests.support.detectors import small_detector
 from tests.support.small_runs import command
 from utils.config import WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
@@ -422,16 +423,7 @@ def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_con
     assert "no trained heads: distance to the nearest normal patch" in (run / "table.md").read_text()
     assert "distance to the nearest normal patch" in (run / "report.html").read_text()
     assert json.loads((run / "metrics.json").read_text())["mean"]["auroc_px"] > 0.8
-    detector = AnomalyDetector.from_backbone(
-        method="nearest",
-        model="ViT-tiny-test",
-        pretrained="none",
-        layers=(1, 3),
-        image_size=64,
-        device="cpu",
-        precision="fp32",
-        model_config=tiny_configs,
-    )
+    detector = small_detector(tiny_configs, method="nearest", image_size=64)
     reference, maps = (run / "references.txt").read_text().split()[1], load_maps(run / "maps.npz")
     detector.fit(datasets[0] / reference, false_alarm_rate=None)
     found = detector.predict([datasets[0] / path for path in maps.names])

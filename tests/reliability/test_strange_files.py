@@ -27,6 +27,7 @@ from fdsl.store.training_state import TrainingState
 from models.methods.fdsl import Fdsl
 from tests.reliability.test_fuzz import answers, changed, damaged, leaves, often, pickled
 from tests.reliability.test_fuzz import made as written
+from tests.support.detectors import small_detector
 from tests.support.photographs import texture
 from utils.errors import ConfigError
 
@@ -38,16 +39,7 @@ PICTURES = [texture(number) for number in range(1, 4)]
 @pytest.fixture(scope="module")
 def detector(tiny_configs):
     """A saved detector, as bytes."""
-    made = AnomalyDetector.from_backbone(
-        method="nearest",
-        model="ViT-tiny-test",
-        pretrained="none",
-        layers=(1, 3),
-        image_size=32,
-        device="cpu",
-        precision="fp32",
-        model_config=tiny_configs,
-    )
+    made = small_detector(tiny_configs, method="nearest")
     made.fit(PICTURES)
     return written(made.save)
 

@@ -8,6 +8,7 @@ import torch
 
 from models.detector import NO_WINDOWS, Detector
 from models.matching.candidates import UNRESTRICTED, Masked, Matching
+from models.matching.memory_bank import MemoryBank
 from models.methods import plus
 from models.methods.bilateral import bilateral, nearness
 from models.methods.plus import BILATERAL, COMMON_MODE, SELF_DISSIMILARITY, TOP_K, Plus
@@ -148,6 +149,19 @@ def test_the_score_never_falls_where_the_distance_to_the_references_rises(tiny_b
         raw = method.raw_maps(moved, memory, Fixed(index)).unflatten(-1, (GRID, GRID))
         scores.append(float(method.summarise(raw)[1]))
     assert scores == sorted(scores) and scores[0] < scores[-1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_residuals_are_whitened_in_the_precision_of_the_tokens(dtype):
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.nn.functional.normalize(torch.randn(2, 400, 24, generator=generator), dim=-1)
+    memory = plus.PlusMemory.of_bank(MemoryBank.of_tokens(tokens.to(dtype), 4))
+    assert memory.whitening.dtype == dtype
+    residuals = tokens[:, None, :50] / 4
+    whitened = plus._whitened(residuals, memory.whitening)
+    assert whitened.dtype == dtype
+    exact = residuals @ memory.whitening.float()[:, None]
+    torch.testing.assert_close(plus._distance(whitened), plus._distance(exact), rtol=0.01, atol=0)
 
 
 def test_a_uniform_image_keeps_its_distance(tiny_backbone, photos):
