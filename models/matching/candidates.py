@@ -71,7 +71,7 @@ class SharedTopK(Matching):
         """The bank's tokens of the windows that were picked, by their places in it."""
         if self.embeddings is None:
             raise ValueError("No window has picked yet: `over` comes before `index`.")
-        picked = (self.embeddings @ bank.window_keys.to(self.embeddings.dtype).t()).argmax(-1).unique()
+        picked = bank.likeness(self.embeddings).argmax(-1).unique()
         patches = torch.arange(bank.window, device=picked.device)
         return (picked[:, None] * bank.window + patches).flatten()
 
@@ -87,8 +87,8 @@ class PerWindowTopK(Matching):
         return bank.keys_of_own(window)
 
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
-        likeness = bank.keys_of(query.tokens) @ bank.window_keys.float().t()
-        picked = likeness.topk(min(self.most, likeness.shape[1]), dim=-1).indices
+        there = (len(bank) - len(bank.left_out)) // bank.window
+        picked = bank.likeness(bank.keys_of(query.tokens)).topk(min(self.most, there), dim=-1).indices
         return bank.index_within(query.tokens, picked, align)
 
 

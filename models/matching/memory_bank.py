@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -82,8 +83,9 @@ class MemoryBank:
     banks that begin with the same ones agree to the last bit (`beginning`). keys (W,...): of a bank of
     windows, what a strategy of models/matching/candidates.py picks them by. patches (M,): which patch of its
     photograph each token is; None: all in order. sizes: how many tokens each photograph has, in order. So
-    many consecutive ones, a reference's `copies`, are matched in one product. known: what was matched for
-    several detectors whose banks begin alike; whoever sets it empties it.
+    many consecutive ones, a reference's `copies`, are matched in one product. left_out: tokens that nothing
+    is matched with (`without`). known: what was matched for several detectors whose banks begin alike;
+    whoever sets it empties it.
     """
 
     mean: Tensor
@@ -92,6 +94,7 @@ class MemoryBank:
     keys: Tensor | None = None
     patches: Tensor | None = None
     copies: int = 1
+    left_out: range = range(0)
     known: dict[tuple, tuple[Any, Tensor]] | None = field(default=None, compare=False)
 
     @classmethod
@@ -139,15 +142,23 @@ class MemoryBank:
         return state if self.keys is None else {**state, "keys": self.keys}
 
     def without(self, reference: int, references: int) -> MemoryBank:
-        """The bank as if one of its `references`, each with its copies in order, had never been seen."""
+        """The bank as if one of its `references`, each with its copies in order, had never been seen. Both
+        share their tokens: nothing is copied."""
         copies = self.photographs // references
-        first, after = reference * copies, (reference + 1) * copies
-        start, end = sum(self.sizes[:first]), sum(self.sizes[:after])
-        keys = None if self.keys is None else _all_but(self.keys, start // self.window, end // self.window)
-        patches = None if self.patches is None else _all_but(self.patches, start, end)
-        rest = _all_but(self.centred, start, end, 1)
-        sizes = (*self.sizes[:first], *self.sizes[after:])
-        return MemoryBank(self.mean, rest, sizes, keys, patches, self.copies)
+        start, end = (sum(self.sizes[: number * copies]) for number in (reference, reference + 1))
+        return replace(self, left_out=range(start, end), known=None)
+
+    def rows(self, photographs: int = 1) -> list[range]:
+        """Which tokens are those of each so many consecutive photographs, without those that are left out and
+        without photographs that have none."""
+        ends = [0, *accumulate(self.sizes)][::photographs]
+        sides = (range(self.left_out.start), range(self.left_out.stop, len(self)))
+        parts = [
+            range(max(first, side.start), min(end, side.stop))
+            for first, end in pairwise(ends)
+            for side in sides
+        ]
+        return [part for part in parts if part]
 
     def beginning(self, photographs: int) -> MemoryBank:
         """The bank of its first photographs alone, to the last bit; it shares their tokens, and what is
@@ -174,6 +185,13 @@ class MemoryBank:
             raise ValueError("The memory bank holds no windows that could be picked.")
         return self.keys
 
+    def likeness(self, keys: Tensor) -> Tensor:
+        """How alike windows with these keys (Q,...) and each of its own are (Q,W); -inf for those that are
+        left out."""
+        found = keys @ self.window_keys.to(keys.dtype).t()
+        found[:, self.left_out.start // self.window : self.left_out.stop // self.window] = -torch.inf
+        return found
+
     def __len__(self) -> int:
         return self.centred.shape[1]
 
@@ -181,26 +199,25 @@ class MemoryBank:
         """Query tokens (L,Q,C) -> (L,Q) index of each one's nearest normal token of the same block: the
         running maximum over references, the first of equal ones."""
         query = self.centre(tokens) if align == "diff2" else tokens
-        likeness, found = self._in_reference(0, tokens, query, align)
-        for number in range(1, self.photographs // self.copies):
-            other, place = self._in_reference(number, tokens, query, align)
+        first, *others = self.rows(self.copies) or [range(0)]
+        likeness, found = self._among(first, tokens, query, align)
+        for rows in others:
+            other, place = self._among(rows, tokens, query, align)
             better = (other > likeness) | other.isnan()  # what is no number is found, and refused later
             likeness = torch.where(better, other, likeness)
             found = torch.where(better, place, found)
         return found
 
-    def _in_reference(self, number: int, tokens: Tensor, query: Tensor, align: str) -> tuple[Tensor, Tensor]:
-        """How alike each query token (L,Q) and its nearest one of a reference's copies are, and the place of
-        that."""
+    def _among(self, rows: range, tokens: Tensor, query: Tensor, align: str) -> tuple[Tensor, Tensor]:
+        """How alike each query token (L,Q) and the nearest one of the `rows` are, and the place of that."""
 
         def work() -> tuple[Tensor, Tensor]:
-            first, end = (sum(self.sizes[: self.copies * end]) for end in (number, number + 1))
-            own = self.centred[:, first:end]
+            own = self.centred[:, rows.start : rows.stop]
             pairs = [nearest_of(block, normal, align) for block, normal in zip(query, own)]
             likeness, place = (torch.stack(part) for part in zip(*pairs))
-            return likeness, place + first
+            return likeness, place + rows.start
 
-        return self.once(tokens, (number, align), work)
+        return self.once(tokens, (rows, align), work)
 
     def once(self, tokens: Tensor, about: tuple, work: Callable[[], Any]) -> Any:
         """What `work` gives; while `known` is there it works once for each kind `about` of the same
@@ -304,15 +321,6 @@ def _centre_in_place(tokens: Tensor, first: int) -> Tensor:
     for chunk in tokens.split(CENTRED_AT_ONCE, dim=1):
         chunk.copy_(chunk.float() - mean)
     return mean
-
-
-def _all_but(values: Tensor, start: int, end: int, dim: int = 0) -> Tensor:
-    """Values without the rows from `start` to before `end` of a dimension; no copy of them where those are
-    its first or its last ones."""
-    before, after = values.narrow(dim, 0, start), values.narrow(dim, end, values.shape[dim] - end)
-    if start == 0 or end == values.shape[dim]:
-        return after if start == 0 else before
-    return torch.cat([before, after], dim)
 
 
 def _side_by_side(means: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ patches are averaged (top-k pooling).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,10 +78,11 @@ class PlusMemory:
     @classmethod
     def of_bank(cls, bank: MemoryBank) -> PlusMemory:
         """The memory with the whitening estimated from the residuals among the bank's images."""
-        if bank.photographs < 2:
+        images = bank.rows()
+        if len(images) < 2:
             return cls(bank, None)
         matrices = [
-            whitening_of(_among_themselves(centred, mean, bank.sizes))
+            whitening_of(_among_themselves(centred, mean, images))
             for centred, mean in zip(bank.centred, bank.mean)
         ]
         return cls(bank, torch.stack(matrices).to(bank.centred.dtype))
@@ -99,18 +100,15 @@ class PlusMemory:
         return PlusMemory.of_bank(bank)
 
 
-def _among_themselves(centred: Tensor, mean: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """A bank's tokens (M,C), relative to its `mean` (1,C), of images of these sizes -> the residuals (m,C) of
-    an even sample of them from their nearest tokens in other images."""
-    step = max(1, math.ceil(len(centred) / (SAMPLES * centred.shape[1])))
-    residuals, start = [], 0
-    for size in sizes:
-        own = centred[start : start + size][::step].float()
-        others = torch.cat([centred[:start], centred[start + size :]])
-        if len(own) and len(others):
-            index = nearest_index((own + mean).to(centred.dtype), others)
-            residuals.append(own - others[index].float())
-        start += size
+def _among_themselves(centred: Tensor, mean: Tensor, images: Sequence[range]) -> Tensor:
+    """A bank's tokens (M,C), relative to its `mean` (1,C), and the rows of its images -> the residuals (m,C)
+    of an even sample of them from their nearest tokens in other images."""
+    step = max(1, math.ceil(sum(map(len, images)) / (SAMPLES * centred.shape[1])))
+    tokens, residuals = [centred[rows.start : rows.stop] for rows in images], []
+    for number, image in enumerate(tokens):
+        own, others = image[::step].float(), torch.cat(tokens[:number] + tokens[number + 1 :])
+        index = nearest_index((own + mean).to(centred.dtype), others)
+        residuals.append(own - others[index].float())
     return torch.cat(residuals)
 
 

@@ -44,17 +44,6 @@ def test_a_bank_that_fits_once_but_not_twice_is_one_sentence(detector, monkeypat
         detector.scorer.without(1, 3)
 
 
-def test_a_bank_without_its_first_or_last_reference_is_no_copy(detector):
-    bank = detector.scorer.detector.window_memory
-    place = bank.centred.untyped_storage().data_ptr()
-    for reference in range(3):
-        rest = bank.without(reference, 3)
-        assert rest.sizes == bank.sizes[:2]
-        assert (rest.centred.untyped_storage().data_ptr() == place) == (reference != 1)
-        kept = [one for number, one in enumerate(bank.centred.chunk(3, 1)) if number != reference]
-        assert torch.equal(rest.centred, torch.cat(kept, 1))
-
-
 def test_where_memory_is_short_what_takes_most_is_made_smaller(detector):
     made = detector.scorer.detector
     windows, patches = len(made.windows), made.windows.grid.encoded**2

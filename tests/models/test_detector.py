@@ -514,10 +514,8 @@ def test_a_bank_leaves_out_patches_that_show_no_photograph():
     assert torch.allclose(bank.centred + bank.mean, kept, atol=1e-6)
     query = torch.nn.functional.normalize(torch.randn(2, 7, 12, generator=generator), dim=-1)
     assert torch.equal(bank.index(query), (query @ kept.transpose(1, 2)).argmax(-1))
-    without = bank.without(1, 2)
-    assert without.sizes == bank.sizes[:2]
-    assert torch.equal(without.centred, bank.centred[:, : sum(bank.sizes[:2])])
     first = bank.beginning(2)
+    assert torch.equal(bank.without(1, 2).index(query), first.index(query))
     assert first.sizes == bank.sizes[:2] and len(first) == sum(bank.sizes[:2])
     again = MemoryBank.restored(bank.state(), torch.float32)
     assert (again.sizes, again.copies) == (bank.sizes, 2) and torch.equal(again.centred, bank.centred)
@@ -572,7 +570,32 @@ def test_a_reference_and_its_copies_are_matched_in_one_product(monkeypatch):
     bank = MemoryBank.collected(parts, [[30, 30], [30, 30]])
     assert torch.equal(bank.index(query), (query @ tokens.transpose(1, 2)).argmax(-1))
     assert products == [60, 60]
-    assert torch.equal(bank.beginning(2).index(query), bank.without(1, 2).index(query))
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS)
+@pytest.mark.parametrize("left_out", range(6))
+def test_all_but_one_copy_of_a_reference_are_searched(left_out, align):
+    """Three references in two copies each: what is nearest lies in the copies that stay, in the last one
+    too. No token is copied."""
+    tokens, query = unit_tokens(180)[None], unit_tokens(40, 1)[None]
+    parts = [Features(part[:, None]) for part in tokens.split(30, dim=1)]
+    bank = MemoryBank.collected(parts, [[30, 30]] * 3)
+    rest = bank.without(left_out, 6)
+    likeness = query[0] @ tokens[0].T
+    likeness[:, 30 * left_out : 30 * (left_out + 1)] = -torch.inf
+    assert torch.equal(rest.index(query, align)[0], likeness.argmax(-1))
+    assert rest.centred.data_ptr() == bank.centred.data_ptr() and len(rest.rows()) == 5
+
+
+@pytest.mark.parametrize("index_memory", INDEX_MEMORIES)
+def test_windows_of_a_reference_that_is_left_out_are_not_picked(tiny_backbone, photos, index_memory):
+    settings = WindowConfig("onlywin", 4, 2, index_memory=index_memory)
+    detector, others = (Detector(tiny_backbone, trained_like(), SIDE, settings) for _ in range(2))
+    detector.fit(photos[:3])
+    others.fit(photos[[0, 2]])
+    left = detector.without(1, 3)(photos[1:2])
+    assert torch.allclose(left.window, others(photos[1:2]).window, atol=1e-5)
+    assert not torch.allclose(left.window, detector(photos[1:2]).window, atol=1e-3)
 
 
 def test_each_reference_is_matched_once_for_all_banks_that_it_begins(monkeypatch):
