@@ -12,7 +12,8 @@ from data.inputs import refuse_missing
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.score_files import Inspection, Row, finish, keep_apart, score
 from fdsl.parallel.by_batch import inspect_together, meeting_place
-from fdsl.store.prediction_folder import PredictionFolder, Totals
+from fdsl.store.prediction_folder import PredictionFolder
+from fdsl.store.totals import Totals
 from utils.console import put_json
 from utils.errors import ConfigError, DataError
 from utils.lock import locked

@@ -34,7 +34,8 @@ from fdsl.report.prediction_report import (
     write_prediction_report,
 )
 from fdsl.store.journal import Journal
-from fdsl.store.prediction_folder import FOLDERS, PredictionFolder, Totals
+from fdsl.store.prediction_folder import FOLDERS, PredictionFolder
+from fdsl.store.totals import Totals
 from models.backbones.weights_io.check_weights import fingerprint
 from utils.device import worker_count
 from utils.drift import Drift

@@ -10,7 +10,8 @@ from pathlib import Path
 from data.manifest import listed, read_list, share_of, write_list
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.score_files import Inspection, Watch, finish, score_items
-from fdsl.store.prediction_folder import LIST, PARTIAL, PredictionFolder, Totals, rank_journal
+from fdsl.store.prediction_folder import LIST, PARTIAL, PredictionFolder, rank_journal
+from fdsl.store.totals import Totals
 from utils.drift import Drift
 from utils.errors import ConfigError
 from utils.lock import locked

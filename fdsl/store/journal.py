@@ -1,208 +1,179 @@
-"""The journal of a prediction run: a line for each photograph once it is scored, and its maps.
+"""The journal of a prediction run: a line for each photograph once it is scored.
 
-A row is followed by its digest and has that of its maps, so that what is cut off or changed is recognised.
+A line holds a row of scores.jsonl, which ends with its own digest. Where maps are stored, a tab and the maps
+in base64 follow, and the row has their digest. So what is cut off or changed is recognised.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from data.region_of_interest import MaskFolders
-from utils.archives import facts_of
 from utils.errors import DataError
 from utils.files import content_digest, flush_to_disk
 
 ROWS, SKIPPED = "rows.jsonl", "skipped.jsonl"
 CHECK = b', "check": "'  # before the last value of a row, the digest of what stands before
-KINDS = {"name": "<u8", "journal": "<i4", "row": "<i8", "start": "<i8", "size": "<i8", "digest": "<u8"}
-ENTRY = np.dtype(list(KINDS.items()))
 
 
 class Journal:
-    """rows.jsonl, skipped.jsonl and, with `keep_maps`, the maps as raw float32, in a folder. Rows and maps
-    are appended to existing ones."""
+    """rows.jsonl, to which rows are appended, and a new skipped.jsonl in a folder. `keep_maps`: each row has
+    its maps."""
 
     def __init__(self, folder: Path, keep_maps: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.keep_maps = folder, keep_maps
-        self._rows = open(folder / ROWS, "ab")
-        self._skipped = open(folder / SKIPPED, "wb")
-        self._maps = [open(file, "ab") for file in map_files(folder)] if keep_maps else []
+        self._rows, self._skipped = open(folder / ROWS, "ab"), open(folder / SKIPPED, "wb")
 
     def give_way(self) -> None:
         """Does nothing: a journal has no results of an earlier run."""
 
     def add(self, row: dict[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
-        """Appends one photograph's row (JSON values, `image` first) and its maps (G,G)."""
-        maps = []
-        if self.keep_maps:
-            maps = [
-                np.ascontiguousarray(one, np.float32).tobytes() for one in (base, window) if one is not None
-            ]
-            row["maps"] = _digest(*maps)
+        """Appends one photograph's row (JSON values, `image` first), which gets its digests, and its maps
+        (G,G)."""
+        maps = in_base64(base, window) if self.keep_maps else b""
+        if maps:
+            row["maps"] = _digest(maps)
         text = json.dumps(row, allow_nan=False).encode()[:-1]
         row["check"] = _digest(text)
-        self.append(text + CHECK + row["check"].encode() + b'"}\n', maps)
-
-    def append(self, line: bytes, maps: Sequence[bytes]) -> None:
-        """Appends a row as its line, after its maps."""
-        for file, values in zip(self._maps, maps):
-            file.write(values)
-            file.flush()
-        self._rows.write(line)
-        self._rows.flush()
+        self._append(self._rows, line_of(text + CHECK + row["check"].encode() + b'"}', maps))
 
     def skip(self, name: str, reason: str) -> None:
         """Appends a file that could not be scored."""
-        self._skipped.write(json.dumps([name, reason]).encode() + b"\n")
-        self._skipped.flush()
+        self._append(self._skipped, json.dumps([name, reason]).encode() + b"\n")
+
+    def _append(self, file: IO[bytes], line: bytes) -> None:
+        file.write(line)
+        file.flush()
 
     def close(self) -> None:
-        """Brings all files to the disk."""
-        files: list[IO[Any]] = [self._rows, self._skipped, *self._maps]
-        for file in files:
+        """Brings both files to the disk."""
+        for file in (self._rows, self._skipped):
             flush_to_disk(file)
             file.close()
 
 
 class RowIndex:
-    """The complete rows of journals, indexed by the digests of their names: 44 bytes each.
+    """The complete rows of journals by the digests of their names: 17 bytes each.
 
-    `folders`: of the journals; of rows of one name the first one counts. `keep_maps`: each row has its maps
-    in base.f32 and window.f32. The files of a journal are cut before the first row that is incomplete in one
-    of them. A row is taken once `holds` has confirmed it; `confirmed`: all are.
+    `folders`: of the journals; of rows of one name the first one counts. `keep_maps`: each row has its maps.
+    A journal is cut before its first row that is incomplete.
     """
 
-    def __init__(self, folders: Sequence[Path], keep_maps: bool, confirmed: bool = False) -> None:
-        self.folders, self.keep_maps = folders, keep_maps
-        self._map_bytes = self._maps = 0  # of each map, and the maps of each row
-        index = np.concatenate([self._cut_incomplete(number) for number in range(len(folders))])
-        self._index = index[np.unique(index["name"], return_index=True)[1]]
-        self._names = self._index["name"].copy()  # a search in a column would copy it each time
-        self._confirmed = np.full(len(self._index), confirmed)
+    def __init__(self, folders: Sequence[Path], keep_maps: bool) -> None:
+        self._files = [folder / ROWS for folder in folders if (folder / ROWS).exists()]
+        names, places = array("Q"), array("q")
+        for number, file in enumerate(self._files):
+            for start, row in _complete_rows(file, keep_maps):
+                names.append(_name_digest(row["image"]))
+                places.append(start * len(self._files) + number)
+        self._names, first = np.unique(np.array(names, np.uint64), return_index=True)
+        self._places = np.array(places, np.int64)[first]
+        self._is_done = np.zeros(len(first), bool)
 
-    def __len__(self) -> int:
-        """The number of confirmed rows."""
-        return int(self._confirmed.sum())
+    @property
+    def done(self) -> int:
+        """The number of rows of which `holds` was true."""
+        return int(self._is_done.sum())
 
     def holds(self, name: str, path: Path, masks: MaskFolders | None = None) -> bool:
         """Whether there is a row of this photograph, with the same content, and the same mask of `masks`.
         Time and size are not enough: another photograph may have both."""
-        place = self._place(name)
-        if place is None:
+        line = self.line(name)
+        if line is None:
             return False
         try:
             digest = content_digest(path)
             digest = digest if masks is None else masks.digest_with(path, digest)
-            same = facts_of(path).size, _short(digest)
         except (OSError, DataError):
             return False
-        self._confirmed[place] = same == (self._index["size"][place], self._index["digest"][place])
-        return bool(self._confirmed[place])
+        is_same = json.loads(row_in(line))["file"]["digest"] == digest
+        self._is_done[self._entry(name)] |= is_same
+        return is_same
 
-    def copy(self, names: Iterable[str], journal: Journal) -> Iterator[str]:
-        """Appends the confirmed rows of these names, and their maps, to another journal; yields the names
-        that have none."""
-        with contextlib.ExitStack() as stack:
-            files = [
-                [
-                    stack.enter_context(open(file, "rb"))
-                    for file in (folder / ROWS, *map_files(folder)[: self._maps])
-                    if file.exists()
-                ]
-                for folder in self.folders
-            ]
-            for name in names:
-                place = self._place(name)
-                if place is None or not self._confirmed[place]:
-                    yield name
-                    continue
-                _, number, row, start, *_ = self._index[place]
-                rows, *maps = files[number]
-                rows.seek(start)
-                for file in maps:
-                    file.seek(row * self._map_bytes)
-                journal.append(rows.readline(), [file.read(self._map_bytes) for file in maps])
+    def line(self, name: str) -> bytes | None:
+        """The journal's line of the row of this name; None where there is none."""
+        entry = self._entry(name)
+        return None if entry is None else self._line_at(self._places[entry])
 
-    def others(self) -> list[str]:
-        """The names of the rows that are not confirmed, in their order."""
-        others = np.sort(self._index[~self._confirmed], order=("journal", "start"))
-        names = []
-        for number in np.unique(others["journal"]):
-            with open(self.folders[number] / ROWS, "rb") as rows:
-                for start in others["start"][others["journal"] == number].tolist():
-                    rows.seek(start)
-                    names.append(json.loads(rows.readline())["image"])
-        return names
+    def others(self) -> list[dict[str, Any]]:
+        """The rows of which `holds` was not true, in their order."""
+        places = np.sort(self._places[~self._is_done])
+        return [json.loads(row_in(self._line_at(place))) for place in places]
 
-    def _place(self, name: str) -> int | None:
-        digest = _name_digest(name)
-        place = int(np.searchsorted(self._names, digest))
-        return place if place < len(self._names) and self._names[place] == digest else None
+    def _entry(self, name: str) -> int | None:
+        digest = np.uint64(_name_digest(name))
+        entry = int(np.searchsorted(self._names, digest))
+        return entry if entry < len(self._names) and self._names[entry] == digest else None
 
-    def _cut_incomplete(self, number: int) -> np.ndarray:
-        """The entries of a journal's complete rows; cuts the journal and its maps to them."""
-        folder = self.folders[number]
-        entries: list[tuple] = []
-        start = 0  # bytes of complete rows
-        with contextlib.ExitStack() as stack:
-            files = [file for file in map_files(folder) if self.keep_maps and file.exists()]
-            maps = [stack.enter_context(open(file, "rb")) for file in files]
-            for line in _lines(folder / ROWS):
-                row = parsed(line)
-                if row is None or "file" not in row or (self.keep_maps and not self._has_maps(row, maps)):
-                    break
-                size, digest = row["file"]["bytes"], _short(row["file"]["digest"])
-                entries.append((_name_digest(row["image"]), number, len(entries), start, size, digest))
-                start += len(line)
-        if (folder / ROWS).exists():
-            os.truncate(folder / ROWS, start)
-        for file in files:
-            os.truncate(file, min(file.stat().st_size, self._map_bytes * len(entries)))
-        return np.array(entries, ENTRY)
+    def _line_at(self, place: int) -> bytes:
+        start, number = divmod(int(place), len(self._files))
+        with open(self._files[number], "rb") as lines:
+            lines.seek(start)
+            return lines.readline()
 
-    def _has_maps(self, row: Mapping[str, Any], maps: Sequence[IO[bytes]]) -> bool:
-        """Whether the next map in each file is complete and is the row's."""
-        self._maps = 1 if row["window_score"] is None else 2
-        self._map_bytes = 4 * row["grid"] ** 2
-        values = [file.read(self._map_bytes) for file in maps[: self._maps]]
-        return row.get("maps") == _digest(*values)
+
+def _complete_rows(file: Path, keep_maps: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The first byte of each complete row, and the row; cuts the file before the first other one."""
+    start = 0
+    with open(file, "rb+") as lines:
+        for line in lines:
+            row = parsed(line)
+            if (
+                row is None
+                or "file" not in row
+                or (keep_maps and row.get("maps") != _digest(_maps_part(line)))
+            ):
+                break
+            yield start, row
+            start += len(line)
+        lines.truncate(start)
+
+
+def line_of(row: bytes, maps: bytes = b"") -> bytes:
+    """A journal's line of a row of scores.jsonl, and of maps `in_base64`."""
+    return row + (b"\t" + maps if maps else b"") + b"\n"
+
+
+def row_in(line: bytes) -> bytes:
+    """The row in a journal's line, as scores.jsonl has it, without an end of line."""
+    return line.rstrip(b"\n").partition(b"\t")[0]
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:
-    """The row of a journal's line; None for one that is cut off or was changed."""
-    text, _, check = line.rpartition(CHECK)
-    return json.loads(line) if check == _digest(text).encode() + b'"}\n' else None
+    """The row in a journal's line; None for one that is cut off or was changed."""
+    row = row_in(line)
+    text, _, check = row.rpartition(CHECK)
+    whole = line.endswith(b"\n") and check == _digest(text).encode() + b'"}'
+    return json.loads(row) if whole else None
 
 
-def _digest(*values: bytes) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for value in values:
-        digest.update(value)
-    return digest.hexdigest()
+def in_base64(base: np.ndarray, window: np.ndarray | None) -> bytes:
+    """A photograph's maps (G,G), of the whole image and of its windows, as a journal holds them."""
+    maps = np.stack([base] if window is None else [base, window])
+    return b64encode(maps.astype(np.float32).tobytes())
 
 
-def map_files(folder: Path) -> tuple[Path, Path]:
-    """The files of a journal's maps: of whole images and of their windows."""
-    return folder / "base.f32", folder / "window.f32"
+def maps_in(line: bytes, grid: int) -> np.ndarray:
+    """The maps in a journal's line: (1,G,G) float32, with windows (2,G,G); G = `grid`."""
+    return np.frombuffer(b64decode(_maps_part(line)), np.float32).reshape(-1, grid, grid)
 
 
-def _lines(file: Path) -> Iterator[bytes]:
-    with contextlib.suppress(FileNotFoundError), open(file, "rb") as lines:
-        yield from lines
+def _maps_part(line: bytes) -> bytes:
+    return line.rstrip(b"\n").partition(b"\t")[2]
 
 
-def _name_digest(name: str) -> np.uint64:
-    return _short(_digest(name.encode("utf-8", "surrogatepass")))
+def _digest(value: bytes) -> str:
+    return hashlib.blake2b(value, digest_size=8).hexdigest()
 
 
-def _short(digest: str) -> np.uint64:
-    return np.uint64(int(digest[:16], 16))
+def _name_digest(name: str) -> int:
+    return int(_digest(name.encode("utf-8", "surrogatepass")), 16)

@@ -1,24 +1,21 @@
 """The output folder of a prediction run: first a journal that grows photograph by photograph, then the
 results.
 
-The journal lies in OUTPUT/.partial: rows.jsonl, one line per photograph, and its maps as raw float32. Of
-several processes each one has a journal of its own there, with the pictures of its rows. An interrupted run
-goes on from all of them.
+The journal lies in OUTPUT/.partial. Of several processes each one has a journal of its own there, with the
+pictures of its rows. An interrupted run goes on from all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import heapq
 import json
 import logging
 import os
-import random
 import re
 import shutil
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +24,9 @@ import numpy as np
 from data.manifest import Listed, read_list
 from data.region_of_interest import MaskFolders
 from fdsl.config.run_config import PredictionConfig, identity_of_prediction
-from fdsl.store.journal import ROWS, SKIPPED, Journal, RowIndex, map_files, parsed
+from fdsl.store.journal import ROWS, SKIPPED, Journal, RowIndex, in_base64, line_of, maps_in, parsed, row_in
 from fdsl.store.maps import RunMaps, load_maps, save_maps
+from fdsl.store.totals import Totals, totals_of
 from models.features import ScoreMaps
 from utils.drift import FILE
 from utils.errors import ConfigError, DataError
@@ -44,17 +42,14 @@ from utils.files import (
 )
 from utils.log import warn
 from utils.options import as_stored
-from utils.score_rows import LISTED_SKIPPED, filled_columns, write_scores
+from utils.score_rows import write_scores
 
 logger = logging.getLogger("fdsl")
-RANKED = 500  # highest rows, for the report,
-SAMPLE = 100  # and where there are more, a sample of all of them
 MARKER = "predict"
 PARTIAL = ".partial"
 OWNER = "made_by.json"  # marks .partial as predict.py's
 EARLIER = "earlier.jsonl"  # rows of interrupted runs whose pictures still exist
 LIST = "inputs.jsonl"  # the photographs in their order
-JOINED = "joined"  # the journal that the rows of several are brought into
 FOLDERS = ("pictures", "masks")
 # A row's files in the output folder; any other path could lie elsewhere.
 RENDERED = {
@@ -62,25 +57,6 @@ RENDERED = {
     "mask": re.compile(r"masks/[A-Za-z0-9._-]+\.png"),
 }
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg", FILE)
-
-
-@dataclass
-class Totals:
-    """The totals of a finished run: counts, every score (n,) float64, the rows with the highest scores, and a
-    sample of all rows where there are more. `reasoned`: the scores of photographs that cannot be judged
-    normal, whatever they score. `filled`: the columns of scores.csv. `keeps_earlier`: nothing was scored, and
-    the results of the run before stay."""
-
-    scored: int = 0
-    anomalous: int = 0
-    skipped: int = 0
-    scores: np.ndarray = field(default_factory=lambda: np.empty(0))
-    top: list[dict] = field(default_factory=list)
-    first_skipped: list[tuple[str, str]] = field(default_factory=list)
-    sample: list[dict] = field(default_factory=list)
-    reasoned: list[float] = field(default_factory=list)
-    filled: set[str] = field(default_factory=set)
-    keeps_earlier: bool = False
 
 
 class PredictionFolder:
@@ -118,18 +94,34 @@ class PredictionFolder:
         if not resume:
             self.baseline.unlink(missing_ok=True)
             self._set_aside()
-        goes_on = resume and stored is not None
-        where = self.folder if goes_on and not (self.partial / "config.json").exists() else self.partial
-        write_json(where / "config.json", {"made_by": MARKER, **as_stored(config)})
-        self._began = False
-        self._take_up(goes_on)
+        began = resume and stored is not None and not (self.partial / "config.json").exists()
+        write_json(
+            (self.folder if began else self.partial) / "config.json", {"made_by": MARKER, **as_stored(config)}
+        )
+        (self.partial / SKIPPED).unlink(missing_ok=True)
+        if began and not (self.partial / ROWS).exists() and (self.folder / "scores.jsonl").exists():
+            self._take_up_results()
         self.list = self.partial / LIST
         self._earlier = RowIndex([self.partial, *_ranks(self.partial)], keep_maps)
-        self._journal = Journal(self.partial, keep_maps)
+        self._began, self._dropped = began, dict[str, dict]()  # rows of an earlier run by their names
 
-    def close(self) -> None:
-        """Brings all rows to the disk and closes the journal."""
-        self._journal.close()
+    @cached_property
+    def _journal(self) -> Journal:
+        return Journal(self.partial, self.keep_maps)
+
+    def _take_up_results(self) -> None:
+        """Begins the journal with the rows of the finished run."""
+        maps: Iterator[bytes] = repeat(b"")
+        if self.keep_maps:
+            if not (self.folder / "maps.npz").exists():
+                raise ConfigError(
+                    f"--resume --save-maps: {self.folder} has scores but no maps.npz; leave --resume out."
+                )
+            stored = load_maps(self.folder / "maps.npz").maps
+            windows = repeat(None) if stored.window is None else stored.window
+            maps = map(in_base64, stored.base, windows)
+        with open(self.folder / "scores.jsonl", "rb") as rows, open(self.partial / ROWS, "wb") as journal:
+            journal.writelines(line_of(row_in(row), of_row) for row, of_row in zip(rows, maps))
 
     def marked(self, items: Iterable[Listed], masks: MaskFolders | None) -> Iterator[Listed]:
         """The items, of which those are `done` whose photograph, with its mask of `masks`, an earlier run has
@@ -140,52 +132,46 @@ class PredictionFolder:
 
     def keep_done(self) -> None:
         """Leaves all rows out, with a warning, but those of `done` photographs of the list."""
-        dropped = self._earlier.others()
-        if dropped or _ranks(self.partial):
-            self._join(self._earlier)
-            self._take_joined()
-        warn([f"{name}: its row is left out, for the file has changed or is gone" for name in dropped])
-        if len(self._earlier):
-            logger.info("--resume: %d photograph(s) are done already", len(self._earlier))
+        self._dropped = {row["image"]: row for row in self._earlier.others()}
+        if self._dropped or _ranks(self.partial):
+            self._join(self._earlier, (item.name for item in self._listed() if item.done))
+        warn([f"{name}: its row is left out, for the file has changed or is gone" for name in self._dropped])
+        if self._earlier.done:
+            logger.info("--resume: %d photograph(s) are done already", self._earlier.done)
 
     def join_ranks(self) -> None:
         """Takes over the rows of all processes, in the order of the list; DataError, and they stay, where a
         photograph has neither a row nor a reason why it has none."""
         ranks = _ranks(self.partial)
-        index = RowIndex([self.partial, *ranks], self.keep_maps, confirmed=True)
-        skipped = dict(entry for place in ranks for entry in _lines(place / SKIPPED))
-        if lost := sum(name not in skipped for name in self._join(index)):
-            raise DataError(
-                f"{self.folder}: {lost} photograph(s) have no row, for a file of a process is missing or "
-                "damaged; give the same command with --resume."
-            )
-        self._take_joined()
+        skipped = dict(entry for place in ranks for entry in _values(place / SKIPPED))
+        names = (item.name for item in self._listed() if item.path is not None)
+        self._join(RowIndex([self.partial, *ranks], self.keep_maps), names, skipped)
         for name, reason in skipped.items():
             self.skip(name, reason)
         if any(self.rows()):
             self.give_way()
 
-    def _join(self, index: RowIndex) -> list[str]:
-        """Copies the rows that the index takes to a new journal, in the order of the list; returns the names
-        of photographs without one."""
-        shutil.rmtree(self.partial / JOINED, ignore_errors=True)
-        with (
-            open(self.list, "rb") as file,
-            contextlib.closing(Journal(self.partial / JOINED, self.keep_maps)) as joined,
-        ):
-            return list(index.copy((item.name for item in read_list(file) if item.path is not None), joined))
+    def _listed(self) -> Iterator[Listed]:
+        with open(self.list, "rb") as file:
+            yield from read_list(file)
 
-    def _take_joined(self) -> None:
-        """Puts the new journal in the place of all others. An interruption meanwhile loses only rows: a map
-        belongs to its row by its digest."""
-        self.close()
-        for file in (*map_files(self.partial / JOINED), self.partial / JOINED / ROWS):
-            if file.exists():
-                os.replace(file, self.partial / file.name)
+    def _join(self, index: RowIndex, names: Iterable[str], without: Mapping[str, str] = {}) -> None:
+        """Brings the rows of these names, and their maps, into one journal in this order; DataError where one
+        has no row and is not among those `without`."""
+        lost = 0
+        with whole_file(self.partial / ROWS, "wb") as rows:
+            for name in names:
+                line = index.line(name)
+                rows.write(line or b"")
+                lost += line is None and name not in without
+            if lost:
+                raise DataError(
+                    f"{self.folder}: {lost} photograph(s) have no row, for a file of a process is missing or "
+                    "damaged; give the same command with --resume."
+                )
         for place in _ranks(self.partial):
-            for file in (place / ROWS, place / SKIPPED, *map_files(place)):
-                file.unlink(missing_ok=True)
-        self._journal = Journal(self.partial, self.keep_maps)
+            for name in (ROWS, SKIPPED):
+                (place / name).unlink(missing_ok=True)
 
     def give_way(self) -> None:
         """Removes an earlier run's results before this one's first row: its numbers would not fit the new
@@ -194,24 +180,24 @@ class PredictionFolder:
         Only pictures that its rows name are removed: other files there belong to the user.
         """
         waiting = self.partial / "config.json"
-        if self._began or not waiting.exists():
+        if self._began:
             return
+        self._began = True
         for journal in (self.folder / "scores.jsonl", self.partial / EARLIER):
-            self._remove_pictures(journal)
+            with contextlib.suppress(OSError), open(journal, "rb") as lines:
+                self._remove_pictures(filter(None, map(parsed, lines)))
         for name in FOLDERS:
             with contextlib.suppress(OSError):
                 (self.folder / name).rmdir()
         for name in WRITTEN:
             (self.folder / name).unlink(missing_ok=True)
         os.replace(waiting, self.folder / "config.json")
-        self._began = True
 
-    def _remove_pictures(self, journal: Path) -> None:
-        with contextlib.suppress(OSError), open(journal, "rb") as lines:
-            for row in filter(None, map(parsed, lines)):
-                for name, places in RENDERED.items():
-                    if places.fullmatch(row.get(name) or ""):
-                        (self.folder / row[name]).unlink(missing_ok=True)
+    def _remove_pictures(self, rows: Iterable[dict]) -> None:
+        for row in rows:
+            for name, places in RENDERED.items():
+                if places.fullmatch(row.get(name) or ""):
+                    (self.folder / row[name]).unlink(missing_ok=True)
 
     def _set_aside(self) -> None:
         """Removes an interrupted run's files in .partial, except the rows that name its pictures."""
@@ -236,7 +222,7 @@ class PredictionFolder:
 
     def rows(self) -> Iterator[dict]:
         """The rows so far."""
-        return _lines(self.partial / ROWS)
+        return _values(self.partial / ROWS)
 
     def finish(self, grid: int, fused: Any = None) -> Totals:
         """Writes scores.csv, scores.jsonl, skipped.csv and maps.npz from the journal, and removes it.
@@ -244,14 +230,17 @@ class PredictionFolder:
         `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Where nothing was scored, an
         earlier run's results stay; without such a run only skipped.csv is written.
         """
-        self.close()
-        skipped = sorted(_lines(self.partial / SKIPPED))
-        totals = self._count(skipped)
+        self._journal.close()
+        skipped = sorted(_values(self.partial / SKIPPED))
+        totals = totals_of(self.rows(), sum(1 for _ in self._lines()), skipped)
         totals.keeps_earlier = not totals.scored and any((self.folder / name).exists() for name in WRITTEN)
         if totals.keeps_earlier:
             shutil.rmtree(self.partial, ignore_errors=True)
             return totals
         self.give_way()
+        for row in self.rows() if self._dropped else ():
+            self._dropped.pop(row["image"], None)
+        self._remove_pictures(self._dropped.values())
         self._place_pictures()
         (self.folder / "skipped.csv").unlink(missing_ok=True)
         if skipped:
@@ -262,9 +251,14 @@ class PredictionFolder:
                 self._save_maps(totals.scored, grid, fused)
             with whole_file(self.folder / "scores.csv") as out:
                 write_scores(out, self.rows(), totals.filled)
-            os.replace(self.partial / ROWS, self.folder / "scores.jsonl")
+            with whole_file(self.folder / "scores.jsonl", "wb") as out:
+                out.writelines(line_of(row_in(line)) for line in self._lines())
         shutil.rmtree(self.partial, ignore_errors=True)
         return totals
+
+    def _lines(self) -> Iterator[bytes]:
+        with open(self.partial / ROWS, "rb") as lines:
+            yield from lines
 
     def _place_pictures(self) -> None:
         """Moves the pictures and masks of the processes to the output folder."""
@@ -274,66 +268,20 @@ class PredictionFolder:
                     (self.folder / source.name).mkdir(exist_ok=True)
                     os.replace(picture.path, self.folder / source.name / picture.name)
 
-    def _take_up(self, resume: bool) -> None:
-        """Prepares the journal: the rows of a finished run that is resumed, else none but those that an
-        interrupted one has left there."""
-        rows = self.partial / ROWS
-        if resume and not rows.exists() and (self.folder / "scores.jsonl").exists():
-            if self.keep_maps:
-                self._unpack_maps()
-            shutil.copyfile(self.folder / "scores.jsonl", rows)
-        elif not resume:
-            for file in (rows, *map_files(self.partial)):
-                file.unlink(missing_ok=True)
-
-    def _unpack_maps(self) -> None:
-        if not (self.folder / "maps.npz").exists():
-            raise ConfigError(
-                f"--resume --save-maps: {self.folder} has scores but no maps.npz; leave --resume out."
-            )
-        maps = load_maps(self.folder / "maps.npz").maps
-        for file, values in zip(map_files(self.partial), (maps.base, maps.window)):
-            if values is not None:
-                values.astype(np.float32).tofile(file)
-
-    def _count(self, skipped: Sequence[tuple[str, str]]) -> Totals:
-        totals, scores = (
-            Totals(skipped=len(skipped), first_skipped=list(skipped[:LISTED_SKIPPED])),
-            array("d"),
-        )
-        with open(self.partial / ROWS, "rb") as lines:
-            count = sum(1 for _ in lines)
-        sampled = set(random.Random(0).sample(range(count), SAMPLE)) if count > RANKED else set()
-
-        def counted() -> Iterator[tuple[float, int, dict]]:
-            for number, row in enumerate(self.rows()):
-                scores.append(row["score"])
-                totals.anomalous += bool(row["anomalous"])
-                totals.filled |= filled_columns(row)
-                if row["reason"]:
-                    totals.reasoned.append(row["score"])
-                if number in sampled:
-                    totals.sample.append(row)
-                yield row["score"], -number, row
-
-        totals.top = [row for *_, row in heapq.nlargest(RANKED, counted(), key=lambda item: item[:2])]
-        totals.scored, totals.scores = count, np.array(scores, np.float64)
-        return totals
-
     def _save_maps(self, count: int, grid: int, fused: Any) -> None:
         rows = list(self.rows())
-
-        def maps_of(file: Path) -> np.ndarray | None:
-            empty = file.stat().st_size == 0
-            return None if empty else np.memmap(file, np.float32, "r", shape=(count, grid, grid))
 
         def scores_of(name: str) -> np.ndarray:
             return np.array([row[name] for row in rows], np.float32)
 
-        base, window = map(maps_of, map_files(self.partial))
-        window_score = None if window is None else scores_of("window_score")
-        maps = ScoreMaps(base, scores_of("base_score"), window, window_score)
-        run = RunMaps([row["image"] for row in rows], maps)
+        window_score = None if rows[0]["window_score"] is None else scores_of("window_score")
+        maps = np.empty((1 if window_score is None else 2, count, grid, grid), np.float32)
+        for number, line in enumerate(self._lines()):
+            maps[:, number] = maps_in(line, grid)
+        base, window = maps if len(maps) == 2 else (maps[0], None)
+        run = RunMaps(
+            [row["image"] for row in rows], ScoreMaps(base, scores_of("base_score"), window, window_score)
+        )
         save_maps(self.folder / "maps.npz", run, fused(base, window), scores_of("score"))
 
 
@@ -371,10 +319,11 @@ def rank_journal(output: Path, number: int, keep_maps: bool) -> Journal:
     return Journal(output / PARTIAL / f"rank{number}", keep_maps)
 
 
-def _lines(file: Path) -> Iterator[Any]:
-    with contextlib.suppress(FileNotFoundError), open(file, encoding="utf-8") as lines:
+def _values(file: Path) -> Iterator[Any]:
+    """The JSON values at the beginnings of a file's lines; none where there is no file."""
+    with contextlib.suppress(FileNotFoundError), open(file, "rb") as lines:
         for line in lines:
-            yield json.loads(line)
+            yield json.loads(row_in(line))
 
 
 def _changed(stored: Mapping[str, Any], config: PredictionConfig) -> str | None:

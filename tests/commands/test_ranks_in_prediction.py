@@ -91,21 +91,20 @@ def test_references_and_odd_photographs_are_named(place):
 
 
 def killing(place, output, rows, *more):
-    """Rank 1 is killed where it would write a row after so many; a map is there without its row."""
-    plain = Journal.append
+    """Rank 1 is killed where it writes a row after so many, half of it."""
+    plain = Journal.add
 
     def action(rank):
         written = []
 
-        def append(self, line, maps):
+        def add(self, row, base, window):
+            plain(self, row, base, window)
             if rank == 1 and len(written) == rows:
-                with open(self.folder / "base.f32", "ab") as file:
-                    file.write(maps[0])
+                os.truncate(self.folder / "rows.jsonl", os.path.getsize(self.folder / "rows.jsonl") - 9)
                 os.kill(os.getpid(), signal.SIGKILL)
-            written.append(line)
-            plain(self, line, maps)
+            written.append(row)
 
-        Journal.append = append
+        Journal.add = add
         as_command(predict.main, arguments_of(place, output, *more))
 
     return action
@@ -145,13 +144,14 @@ def test_a_killed_rank_ends_all_and_resume_goes_on_with_any_number(place, monkey
     monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     codes, reported = of_ranks(place, 2, "killed", action=killing(place, "killed", 3))
     assert codes == [2, -9] and "Another rank has ended" in reported[0]
-    done = {rank: (place.folder / f"killed/.partial/rank{rank}/rows.jsonl").read_text() for rank in (0, 1)}
+    texts = [(place.folder / f"killed/.partial/rank{rank}/rows.jsonl").read_text() for rank in (0, 1)]
+    done = [text[: text.rfind("\n") + 1] for text in texts]
     assert done[1].count("\n") == 3 and not (place.folder / "killed/scores.csv").exists()
     codes, reported = of_ranks(place, 3, "killed", action=counting(place, "killed", "--resume"))
     assert codes == [0, 0, 0], reported
     again = sum(scored(place, "killed", 3), [])
-    assert len(again) == 13 - sum(text.count("\n") for text in done.values())
-    assert not any(json.dumps(name) in text for name in again for text in done.values())
+    assert len(again) == 13 - sum(text.count("\n") for text in done)
+    assert not any(json.dumps(name) in text for name in again for text in done)
     assert files(place.folder / "killed") == place.whole
 
 
@@ -232,17 +232,17 @@ def test_a_photograph_that_was_half_written_is_scored_once_it_is_whole(place, mo
     assert files(other.folder / "out") == predicted(other, "anew")
 
 
-def changed(journal):
-    maps = bytearray((journal / "base.f32").read_bytes())
-    maps[5] ^= 1
-    (journal / "base.f32").write_bytes(maps)
+def changed(journal, maps=b"\tAAAA\n"):
+    lines = (journal / "rows.jsonl").read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].partition(b"\t")[0] + maps
+    (journal / "rows.jsonl").write_bytes(b"".join(lines))
 
 
 DAMAGE = {
     "a row is cut": lambda journal: os.truncate(journal / "rows.jsonl", 900),
     "rows are gone": lambda journal: (journal / "rows.jsonl").unlink(),
     "a map is another": changed,
-    "maps are gone": lambda journal: (journal / "base.f32").unlink(),
+    "maps are gone": lambda journal: changed(journal, b"\n"),
     "the journal is gone": shutil.rmtree,
     "a reason is gone": lambda journal: (journal / "skipped.jsonl").write_text(""),
 }

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from fdsl.api import AnomalyDetector
-from fdsl.store.journal import Journal, RowIndex
-from fdsl.store.prediction_folder import PredictionFolder
+from fdsl.store.journal import Journal, RowIndex, maps_in
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME
 from tests.support.small_runs import command
@@ -58,6 +57,7 @@ def test_a_photograph_replaced_under_its_name_is_scored_again(detector, photogra
     assert set(after) == {"a.png", "b.png"} and after == anew
     assert after["a.png"] == before["a.png"] and after["b.png"]["score"] != before["b.png"]["score"]
     assert same_maps(tmp_path / "out", tmp_path / "anew")
+    assert content(tmp_path / "out").keys() == content(tmp_path / "anew").keys()  # also the pictures
 
 
 def test_a_file_that_was_only_touched_keeps_its_row(detector, photographs, tmp_path, logged):
@@ -69,19 +69,20 @@ def test_a_file_that_was_only_touched_keeps_its_row(detector, photographs, tmp_p
 
 
 @pytest.mark.parametrize("done", [0, 1, 2])
-def test_a_map_without_its_row_is_cut_off(detector, photographs, tmp_path, monkeypatch, done):
+def test_a_row_that_was_half_written_is_scored_again(detector, photographs, tmp_path, monkeypatch, done):
     run(detector, photographs, tmp_path / "whole")
-    plain = PredictionFolder.add
+    plain = Journal.add
 
     def add(self, row, base, window):
-        if sum(1 for _ in open(self.partial / "rows.jsonl")) == done:
-            with open(self.partial / "base.f32", "ab") as maps:  # the map is there, its row is not
-                maps.write(np.zeros(base.shape, np.float32).tobytes())
-            raise KeyboardInterrupt
+        journal = self.folder / "rows.jsonl"
+        before = journal.read_bytes()
         plain(self, row, base, window)
+        if before.count(b"\n") == done:
+            journal.write_bytes(journal.read_bytes()[:-9])
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(PredictionFolder, "add", add)
+        patch.setattr(Journal, "add", add)
         with pytest.raises(KeyboardInterrupt):
             run(detector, photographs, tmp_path / "out")
     run(detector, photographs, tmp_path / "out", "--resume")
@@ -89,9 +90,9 @@ def test_a_map_without_its_row_is_cut_off(detector, photographs, tmp_path, monke
     assert same_maps(tmp_path / "out", tmp_path / "whole")
 
 
-def a_journal(folder, source, count):
-    """A journal of so many rows with maps, of files that are drawn into `source`."""
-    journal = Journal(folder, keep_maps=True)
+def a_journal(folder, source, count, keep_maps=True):
+    """A journal of so many rows, of files that are drawn into `source`."""
+    journal = Journal(folder, keep_maps)
     for number in range(count):
         name = f"{number}.png"
         draw(source / name, number)
@@ -101,27 +102,26 @@ def a_journal(folder, source, count):
     return (folder / "rows.jsonl").read_bytes().splitlines(keepends=True)
 
 
-def test_what_belongs_to_another_row_ends_what_is_taken_up(tmp_path):
+@pytest.mark.parametrize("change", ["of another", "none", "no base64"])
+def test_maps_that_are_not_the_rows_end_what_is_taken_up(tmp_path, change):
     rows = a_journal(tmp_path / "j", tmp_path, 3)
-    maps = np.fromfile(tmp_path / "j/base.f32", np.float32).reshape(3, 4)
-    maps[[0, 2, 1]].tofile(tmp_path / "j/base.f32")
-    assert len(RowIndex([tmp_path / "j"], keep_maps=True, confirmed=True)) == 1
-    assert (tmp_path / "j/base.f32").read_bytes() == maps[0].tobytes()
+    (row, _), maps = rows[1].split(b"\t"), rows[2].split(b"\t")[1]
+    other = {"of another": row + b"\t" + maps, "none": row + b"\n", "no base64": row + b"\t!\n"}[change]
+    (tmp_path / "j/rows.jsonl").write_bytes(rows[0] + other + rows[2])
+    index = RowIndex([tmp_path / "j"], keep_maps=True)
+    assert index.line("0.png") == rows[0] and index.line("1.png") is index.line("2.png") is None
     assert (tmp_path / "j/rows.jsonl").read_bytes() == rows[0]
 
 
-def test_rows_are_copied_with_their_maps(tmp_path):
-    a_journal(tmp_path / "j", tmp_path, 4)
-    index = RowIndex([tmp_path / "j"], keep_maps=True)
+def test_rows_are_found_with_their_maps(tmp_path):
+    """In both journals; of two rows of one name the first counts."""
+    rows = a_journal(tmp_path / "i", tmp_path, 2) + a_journal(tmp_path / "j", tmp_path, 4)[2:]
+    index = RowIndex([tmp_path / "i", tmp_path / "none", tmp_path / "j"], keep_maps=True)
     for name in ("3.png", "1.png"):
         assert index.holds(name, tmp_path / name)
-    assert len(index) == 2 and index.others() == ["0.png", "2.png"]
-    copy = Journal(tmp_path / "copy", keep_maps=True)
-    assert list(index.copy((f"{number}.png" for number in range(5)), copy)) == ["0.png", "2.png", "4.png"]
-    copy.close()
-    again = RowIndex([tmp_path / "copy"], keep_maps=True)
-    assert again.holds("3.png", tmp_path / "3.png") and again.others() == ["1.png"]
-    assert np.fromfile(tmp_path / "copy/base.f32", np.float32).tolist() == [1] * 4 + [3] * 4
+    assert index.done == 2 and {row["image"] for row in index.others()} == {"0.png", "2.png"}
+    assert [index.line(f"{number}.png") for number in range(5)] == [*rows, None]
+    assert maps_in(rows[3], 2).tolist() == [[[3, 3], [3, 3]]]
 
 
 CHANGES = {
@@ -139,7 +139,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_row_that_was_changed_ends_what_is_taken_up(tmp_path, change):
-    rows = a_journal(tmp_path / "j", tmp_path, 3)
+    rows = a_journal(tmp_path / "j", tmp_path, 3, keep_maps=False)
     (tmp_path / "j/rows.jsonl").write_bytes(rows[0] + CHANGES[change](rows[1]) + rows[2])
     index = RowIndex([tmp_path / "j"], keep_maps=False)
     assert index.holds("0.png", tmp_path / "0.png") and not index.holds("2.png", tmp_path / "2.png")

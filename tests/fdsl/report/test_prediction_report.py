@@ -8,7 +8,8 @@ import pytest
 
 from fdsl.report.charts import histogram_svg, ticks
 from fdsl.report.prediction_report import write_prediction_report
-from fdsl.store.prediction_folder import RANKED, SAMPLE, PredictionFolder
+from fdsl.store.prediction_folder import PredictionFolder
+from fdsl.store.totals import RANKED, SAMPLE
 from fdsl.thresholds.threshold import Threshold
 from tests.support.run_config import prediction_config
 
