@@ -13,8 +13,9 @@ from PIL import Image
 
 from data.images import photograph_to_array
 from deploy.boxes import find_boxes
+from deploy.metadata import FIELDS, OF_TILES, read_fields
 from utils.errors import ConfigError, DataError
-from utils.files import facts_digest, sampled_digest
+from utils.files import facts_digest, parsed_json, sampled_digest
 from utils.grey_range import GreyRange
 from utils.hot_regions import Box, upsample
 from utils.image_statistics import reason_of, statistics_of
@@ -24,6 +25,8 @@ from utils.tile_layout import Crops
 
 FORMAT = "2"
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
+LEAST_HEAT = 1e-30  # map values between no heat and opaque heat
+MOST_BRACKETS = 100  # in the settings
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # and what OpenVINO calls them
 
 
@@ -110,36 +113,63 @@ class Graph:
                 f"{FORMAT}; use the inspect.pyz that was written with it."
             )
         try:
-            whole = self.facts.get("digest") == facts_digest(self.facts)
             self._read_facts()
-        except (KeyError, ValueError, TypeError, RecursionError):  # another program wrote them
-            whole = False
-        if not whole:
-            raise ConfigError(f"{self.name}: its metadata is not whole; export it again.")
-        self._check_tensors()
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(
+                f"{self.name}: its metadata is not whole ({one_line(error)}); export it again."
+            ) from error
 
     def _read_facts(self) -> None:
-        self.side = int(self.facts["image_size"])
-        self.threshold, self.level = self._number("threshold"), self._number("map_threshold")
-        self.heat_scale = float(self.facts["heat_low"]), float(self.facts["heat_high"])
-        self.normal_mean = self._number("normal_mean")
-        self.normal_deviation = self._number("normal_deviation")
-        low, high = self._number("grey_low"), self._number("grey_high")
-        self.grey = None if low is None or high is None else GreyRange(low, high)
-        self.reference_sizes = [tuple(size) for size in json.loads(self.facts["reference_sizes"])]
-        self.statistics = np.array(json.loads(self.facts["reference_statistics"]), np.float64)
-        tiles = self.facts["tiles"]
-        self.tiles = Crops(**json.loads(tiles)) if tiles else None
-        self.settings = json.loads(self.facts["settings"])
+        """Errors of many kinds for a file that was damaged, or that another program wrote; ConfigError where
+        the tensors' file is another one's."""
+        if self.facts["digest"] != facts_digest(self.facts):
+            raise ValueError("it was changed")
+        values = read_fields(FIELDS, self.facts)
+        self.side, self.threshold, self.level = (
+            values[name] for name in ("image_size", "threshold", "map_threshold")
+        )
+        self.normal_mean, self.normal_deviation = values["normal_mean"], values["normal_deviation"]
+        self.heat_scale = low, high = values["heat_low"], values["heat_high"]
+        if high - low < LEAST_HEAT:
+            raise ValueError("heat_low is not below heat_high")
+        black, white = values["grey_low"], values["grey_high"]
+        self.grey = None if black is None or white is None else GreyRange(black, white)
+        self.reference_sizes = [tuple(size) for size in values["reference_sizes"].tolist()]
+        self.statistics = values["reference_statistics"]
+        self.settings = self._read_settings()
+        self.tiles = self._read_tiles()
+        shape = self.session.get_inputs()[0].shape[1:]
+        if shape != [*([1 + len(self.tiles.origins)] if self.tiles else []), 3, self.side, self.side]:
+            raise ValueError("its graph takes other photographs")
+        self._check_tensors()
 
-    def _number(self, name: str) -> float | None:
-        """A number of the metadata; None for an empty text."""
-        return float(self.facts[name]) if self.facts[name] else None
+    def _read_settings(self) -> dict[str, Any]:
+        """For people: they are written to config.json as they are."""
+        text = self.facts["settings"]
+        settings = parsed_json(text)
+        if not isinstance(settings, dict) or text.count("{") + text.count("[") > MOST_BRACKETS:
+            raise ValueError("settings are not what export.py writes")
+        json.dumps(settings, allow_nan=False)
+        return settings
+
+    def _read_tiles(self) -> Crops | None:
+        stored = parsed_json(self.facts["tiles"] or "null")
+        if stored is None:
+            return None
+        values = read_fields(OF_TILES, stored)
+        width, height, origins = values["width"], values["height"], values["origins"]
+        outside = origins + self.side > (height, width)
+        if outside.any() or width * height > len(origins) * self.side**2:
+            raise ValueError("its tiles do not cover a photograph")
+        return Crops(width, height, tuple(map(tuple, origins.tolist())))
 
     def _check_tensors(self) -> None:
         """ConfigError where the tensors' file, which a large detector has, is another one's."""
-        tensors = json.loads(self.facts.get("tensors", "null"))
-        if tensors and sampled_digest(file := self.file.with_name(tensors["file"])) != tensors["digest"]:
+        tensors = parsed_json(self.facts.get("tensors", "null"))
+        if (
+            tensors is not None
+            and sampled_digest(file := self.file.with_name(tensors["file"])) != tensors["digest"]
+        ):
             raise ConfigError(
                 f"{printable(file)} is not the tensors' file that belongs to {self.name}; copy both again."
             )

@@ -23,6 +23,7 @@ pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 
 from deploy import graph, results  # noqa: E402
+from deploy.metadata import FIELDS  # noqa: E402
 from utils.errors import ConfigError, DataError  # noqa: E402
 from utils.files import facts_digest  # noqa: E402
 
@@ -180,8 +181,8 @@ def test_a_file_whose_metadata_was_changed_is_refused(file, tmp_path, facts):
     assert "odd.onnx" in sentence and sentence.isprintable() and len(sentence) < 600
 
 
-def small_graph(outputs, shape=("n", 3, 8, 8), name="pixels"):
-    """A model of ours whose graph gives what `outputs` say: name -> (shape, values)."""
+def small_graph(outputs, shape=("n", 3, 8, 8), name="pixels", **more):
+    """A model of ours whose graph gives what `outputs` say: name -> (shape, values). `more`: metadata."""
     from onnx import TensorProto, helper
 
     makers = [
@@ -199,7 +200,7 @@ def small_graph(outputs, shape=("n", 3, 8, 8), name="pixels"):
     facts |= {"heat_low": "0", "heat_high": "1"}
     facts |= {"grey_low": "", "grey_high": "", "tiles": "", "settings": "{}"}
     facts |= {"fdsl_format": graph.FORMAT, "image_size": "8", "reference_sizes": "[]"}
-    facts["reference_statistics"] = "[]"
+    facts |= {"reference_statistics": "[]", **more}
     facts["digest"] = facts_digest(facts)
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=value)
@@ -218,6 +219,34 @@ def test_a_small_graph_is_taken(tmp_path, place):
     onnx.save(small_graph(RIGHT), tmp_path / "small.onnx")
     code, printed, reported = inspect(tmp_path / "small.onnx", place / "good", "--format", "json")
     assert code == 0 and [json.loads(line)["score"] for line in printed.splitlines()] == [0.5] * 3, reported
+
+
+TILES = {"width": 8, "height": 8, "origins": [[0, 0]]}
+FORGED = [
+    *({name: value} for name in FIELDS for value in ("NaN", "1e400", "9" * 5000, "true", "x", "{}", "[[]")),
+    *({name: value} for name in ("image_size", "heat_low") for value in ("", "-1e30", "[1]")),
+    *({"reference_sizes": value} for value in ("[[0, 0]]", "[[1]]", '[["a", "b"]]', "[1]", "null")),
+    *({"reference_statistics": value} for value in ("[[1, 2]]", "1", "[[1e308" + ", 1" * 8 + "]]")),
+    *({"settings": value} for value in ("[]", "1", '{"a": 1e999}', '{"a":' * 500 + "1" + "}" * 500)),
+    *({"tensors": value} for value in ("[" * 100_000, "1", '{"file": "../x", "digest": ""}')),
+    *({"tiles": json.dumps(TILES | one)} for one in ({"width": 0}, {"height": 10**9}, {"origins": [[5, 0]]})),
+    {"tiles": "[1]"},
+    {"heat_low": "0.5", "heat_high": "0.5"},
+]
+
+
+@pytest.mark.parametrize("facts", FORGED, ids=lambda facts: json.dumps(facts)[:40])
+def test_metadata_that_another_program_wrote_with_a_right_digest_is_refused(tmp_path, facts):
+    shape = ("n", 2, 3, 8, 8) if "tiles" in facts else ("n", 3, 8, 8)
+    onnx.save(small_graph(RIGHT, shape, **facts), tmp_path / "odd.onnx")
+    with pytest.raises(ConfigError, match="its metadata is not whole") as raised:
+        graph.Graph(tmp_path / "odd.onnx")
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 600
+
+
+def test_tiles_that_the_graph_takes_are_read(tmp_path):
+    onnx.save(small_graph(RIGHT, ("n", 2, 3, 8, 8), tiles=json.dumps(TILES)), tmp_path / "tiles.onnx")
+    assert graph.Graph(tmp_path / "tiles.onnx").tiles == (8, 8, ((0, 0),))
 
 
 @pytest.mark.parametrize(
