@@ -189,7 +189,7 @@ class MemoryBank:
         """How alike windows with these keys (Q,...) and each of its own are (Q,W); -inf for those that are
         left out."""
         found = keys @ self.window_keys.to(keys.dtype).t()
-        found[:, self.left_out.start // self.window : self.left_out.stop // self.window] = -torch.inf
+        found[:, self.left_out.start // self.window : self.left_out.stop // self.window].fill_(-torch.inf)
         return found
 
     def __len__(self) -> int:
