@@ -18,6 +18,7 @@ from models.matching.candidates import Masked
 from models.matching.memory_bank import nearest_of
 from utils.config import AUTO
 from utils.log import progress
+from utils.memory import sparing
 from utils.tile_layout import TileLayout
 
 logger = logging.getLogger("fdsl")
@@ -35,9 +36,11 @@ def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations
     scorer.detector.lay_tiles([photo.size for photo in photographs])
     if rotations == AUTO:
         rotations = ROTATIONS
-        if len(photographs) > 1 and rotation_gain(scorer, photographs, ROTATIONS) < LEAST_GAIN:
-            logger.info("references are not rotated: rotated copies bring them no closer to each other")
-            rotations = 1
+        if len(photographs) > 1:
+            gain = sparing(lambda: rotation_gain(scorer, photographs, ROTATIONS), scorer.detector.spare)
+            if gain < LEAST_GAIN:
+                logger.info("references are not rotated: rotated copies bring them no closer to each other")
+                rotations = 1
     copies = (copy for photo in photographs for copy in rotated(photo, int(rotations)))
     inside = None
     if int(rotations) > 1 or scorer.detector.roi is not None or has_own_roi(photographs):
@@ -118,7 +121,7 @@ def rotation_gain(scorer: Scorer, photographs: Sequence[Image.Image], rotations:
     plain, closer = 0.0, 0.0
     for number, own in enumerate(tokens):
         others = [copies for place, copies in enumerate(tokens) if place != number]
-        banks = [torch.cat([copies[copy] for copies in others], 1) for copy in range(rotations)]
+        banks = (torch.cat(same_angle, 1) for same_angle in zip(*others))
         similarities = [_similarity(own[0], bank) for bank in banks]
         plain += float((1 - similarities[0]).mean())
         closer += float((1 - torch.stack(similarities).amax(0)).mean())

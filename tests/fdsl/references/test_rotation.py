@@ -10,6 +10,7 @@ from fdsl.scoring import Scorer
 from models.detector import Detector
 from models.methods.nearest import Nearest
 from utils.config import AUTO, WindowConfig
+from utils.errors import ConfigError
 
 SIDE = 64
 
@@ -53,6 +54,20 @@ def test_one_reference_is_rotated_and_a_number_is_taken_as_it_is(tiny_backbone):
     assert fit_references(scorer, [bar(0)], AUTO) == ROTATIONS
     assert fit_references(scorer, [bar(0)], 3) == 3 == scorer.detector.memories.whole.photographs
     assert fit_references(scorer, [bar(0), bar(0, 1)], 1) == 1
+
+
+def test_rotated_copies_that_memory_does_not_hold_are_one_sentence(tiny_backbone, monkeypatch):
+    attempts = []
+
+    def too_large(*_):
+        attempts.append(None)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+    monkeypatch.setattr("fdsl.references.rotation._similarity", too_large)
+    scorer = scorer_of(tiny_backbone)
+    with scorer.detector.encoding_once(), pytest.raises(ConfigError, match="not enough memory"):
+        fit_references(scorer, [bar(0, 1), bar(0, 2)], AUTO)
+    assert len(attempts) == 2  # once more without what was encoded before
 
 
 @pytest.mark.parametrize("tiles", [1, 2])
