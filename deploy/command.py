@@ -97,7 +97,9 @@ def watch(graph: Graph, args: argparse.Namespace) -> int:
 
     signals.how_to_continue("the same command goes on after the photographs that are done")
     journal = Journal(args.output, {**facts_of(graph), "watch": args.watch})
-    drift, asked = Drift(graph.statistics, file=journal.baseline), threading.Event()
+    drift, asked = Drift(graph.statistics), threading.Event()
+    for row in journal.rows():
+        drift.follow(row)
     arrivals = Arrivals(Path(args.watch), journal.done, args.settle, [args.output], journal.skip)
     if journal.count:
         say(f"{journal.count} photograph(s) are done already")
@@ -142,9 +144,8 @@ def row_at_rest(
     draw_picture(args.output, row, graph, photo, result, args.pictures, digest)
     journal.add(row)
     arrivals.finish(one)
-    if not result.reason:
-        for sentence in drift.add(one.name, result.statistics, result.normal_percentile):
-            say(f"warning: {sentence}")
+    for sentence in drift.follow(row):
+        say(f"warning: {sentence}")
     return row
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from deploy.results import CONFIG, ROWS, SKIPPED, TABLE, refuse_foreign
-from utils.drift import FILE
 from utils.errors import ConfigError
 from utils.files import as_cell, csv_cells, flush_to_disk, parsed_json, read_json, write_csv, write_json
 from utils.score_rows import BOX_COLUMNS, COLUMNS, cells_of, write_scores
@@ -62,8 +62,12 @@ class Journal:
                 whole += len(line)
             lines.truncate(whole)
         with open(self.folder / TABLE, "w", encoding="utf-8", newline="") as out:
-            with open(file, encoding="utf-8") as lines_again:
-                write_scores(out, map(self._parsed, lines_again), COLUMNS)  # what a later row may fill
+            write_scores(out, self.rows(), COLUMNS)  # what a later row may fill
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of all runs so far."""
+        with open(self.folder / ROWS, encoding="utf-8") as lines:
+            yield from map(self._parsed, lines)
 
     def _parsed(self, line: str | bytes) -> dict[str, Any]:
         try:
@@ -108,11 +112,6 @@ class Journal:
             if is_new:
                 write_csv(out, SKIPPED_COLUMNS, [])
             _append(out, entry)
-
-    @property
-    def baseline(self) -> Path:
-        """Where the first photographs are kept that later ones are compared with (utils/drift.py)."""
-        return self.folder / FILE
 
     def close(self) -> None:
         self._rows.close()

@@ -80,8 +80,9 @@ class Service:
         from utils.drift import Drift
 
         self.graph, self.max_pixels, self.journal = graph, max_pixels, journal
-        file = None if journal is None else journal.baseline
-        self.drift = Drift(graph.statistics, file=file)
+        self.drift = Drift(graph.statistics)
+        for row in () if journal is None else journal.rows():
+            self.drift.follow(row)
         self.queue = queue
         self._places = threading.BoundedSemaphore(queue)
         self._one_by_one, self._counting = ThreadPoolExecutor(1, "photographs"), threading.Lock()
@@ -130,9 +131,8 @@ class Service:
                 raise DataError(str(error).removeprefix(f"{printable(file)}: ")) from error
             result = self.graph.look_at(photo, name)
             row = row_of(name, result)
-            if not result.reason:
-                for sentence in self.drift.add(name, result.statistics, result.normal_percentile):
-                    say(f"warning: {sentence}")
+            for sentence in self.drift.follow(row):
+                say(f"warning: {sentence}")
             if self.journal is not None:
                 try:
                     self.journal.add(row)

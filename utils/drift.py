@@ -4,20 +4,14 @@ of them have become darker. NumPy alone; predict.py and deploy/ share it.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import deque
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.errors import ConfigError
-from utils.files import read_json, write_json
-from utils.text import printable
+from utils.numbers import is_finite
 
-FILE = "baseline.json"  # of an output folder: the first window
 WINDOW = 50  # photographs that are looked at as a whole
 # How far the median of a window may lie outside what the references and the first window span, as a factor:
 # of brightness, contrast and sharpness. Light that is a fifth weaker or stronger lies outside, and so does a
@@ -35,18 +29,6 @@ class Seen(NamedTuple):
     values: np.ndarray
     percentile: float | None
 
-    def to_json(self) -> list[Any]:
-        return [self.name, self.values.tolist(), self.percentile]
-
-
-def as_seen(stored: Any) -> Seen:
-    """From [name, values, percentile]; TypeError or ValueError for anything else."""
-    name, values, percentile = stored
-    seen = Seen(name, np.array(values, float), None if percentile is None else float(percentile))
-    if not isinstance(name, str) or seen.values.shape != (3,) or not np.isfinite(seen.values).all():
-        raise ValueError("it is no photograph")
-    return seen
-
 
 class Change(NamedTuple):
     """In which way the last photographs do not look like the references: a sentence, and the name of one that
@@ -61,45 +43,35 @@ class Change(NamedTuple):
 
 class Drift:
     """Follows photographs in the order they come. `references`: their statistics (K,9), as
-    utils/image_statistics.py gives them. `file`: where the first window is kept, so that another process goes
-    on with it; ConfigError for one that holds something else."""
+    utils/image_statistics.py gives them."""
 
-    def __init__(self, references: np.ndarray, window: int = WINDOW, file: Path | None = None) -> None:
+    def __init__(self, references: np.ndarray, window: int = WINDOW) -> None:
         self.window, self._first = window, list[Seen]()
         self._last: deque[Seen] = deque(maxlen=window)
         self._low = references[:, :3].min(0) if len(references) else None
         self._high = references[:, :3].max(0) if len(references) else None
         self.changes: dict[str, Change] = {}  # of the last window, by their kinds; none at first
-        self._file, self._references = file, references.tolist()
-        if file is not None and os.path.lexists(file):
-            self._go_on(file)
 
-    def _go_on(self, file: Path) -> None:
-        """Takes up the first window of an earlier process; one of other references begins anew."""
-        stored: Any = read_json(file)
+    def follow(self, row: Mapping[str, Any]) -> list[str]:
+        """`add` of the next photograph by its row (utils/score_rows.py), which may be one of an earlier
+        process; one that cannot be judged, or has no statistics, does not count."""
         try:
-            first, references = [as_seen(one) for one in stored["first"]], stored["references"]
-        except (TypeError, ValueError, KeyError) as error:
-            raise ConfigError(
-                f"{printable(file)} does not hold the first photographs of an earlier run; remove it, and "
-                "later ones take their place, or name another folder with --output."
-            ) from error
-        if len(first) == self.window and references == self._references:
-            self._begin(first)
-
-    def _begin(self, first: list[Seen]) -> None:
-        self._first = first
-        self._widen(np.median([one.values for one in first], axis=0))
+            statistics = np.array(row.get("statistics"), float)
+        except (TypeError, ValueError):  # somebody changed it
+            return []
+        if row["reason"] or statistics.shape != (3,):
+            return []
+        percentile = row["normal_percentile"]
+        return self.add(row["image"], statistics, percentile if is_finite(percentile) else None)
 
     def add(self, name: str, statistics: np.ndarray, percentile: float | None) -> list[str]:
-        """Takes the next photograph, by its statistics (9,), of which the first three count; returns what
-        there is to report now, as sentences. Frames that cannot be judged are not given."""
+        """Takes the next photograph, by its statistics, of which the first three count; returns what there is
+        to report now, as sentences. Frames that cannot be judged are not given."""
         seen = Seen(name, statistics[:3], percentile)
         if len(self._first) < self.window:
             self._first.append(seen)
             if len(self._first) == self.window:
-                self._begin(self._first)
-                self._keep()
+                self._widen(np.median([one.values for one in self._first], axis=0))
             return []
         self._last.append(seen)
         if len(self._last) < self.window:
@@ -108,12 +80,6 @@ class Drift:
         sentences = [str(change) for kind, change in changes.items() if kind not in self.changes]
         self.changes = changes
         return sentences
-
-    def _keep(self) -> None:
-        if self._file is not None:
-            first = [one.to_json() for one in self._first]
-            with contextlib.suppress(OSError):  # then another process finds its own first window
-                write_json(self._file, {"references": self._references, "first": first})
 
     def _widen(self, median: np.ndarray) -> None:
         self._low = median if self._low is None else np.minimum(self._low, median)

@@ -27,7 +27,7 @@ COLUMNS = (
 
 def row_of(name: str, prediction: Any) -> dict[str, Any]:
     """A photograph's row of scores.jsonl, boxes in its own pixels. `prediction`: a fdsl.Prediction, or an
-    object with its fields."""
+    object with its fields. Of its statistics the first three, which utils/drift.py follows."""
     return {
         "image": name,
         "score": prediction.score,
@@ -41,6 +41,7 @@ def row_of(name: str, prediction: Any) -> dict[str, Any]:
         "width": prediction.size[0],
         "height": prediction.size[1],
         "grid": len(prediction.patch_map),
+        "statistics": None if prediction.statistics is None else prediction.statistics[:3].tolist(),
         "picture": None,
     }
 

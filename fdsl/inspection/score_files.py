@@ -13,7 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -124,9 +123,10 @@ def score(
 ) -> Iterator[Row]:
     """Scores photograph by photograph and yields each one's row; one that cannot be read is a row with
     `error`. `folder` stores rows, maps, pictures and masks; what it holds already is not scored again."""
-    drift = Drift(detector.statistics, file=None if folder is None else folder.baseline)
+    drift = Drift(detector.statistics)
     watch = Watch(detector, wanted.references, drift)
     if wanted.source is not None:
+        _go_on(drift, folder)
         yield from score_frames(detector, wanted, wanted.source, folder, watch)
         return
     items = listed(wanted.inputs, [] if folder is None else [folder.folder])
@@ -135,8 +135,15 @@ def score(
         if folder is not None:
             folder.keep_done()
             how_to_continue("the same command with --resume goes on after the photographs that are done")
+        _go_on(drift, folder)
         waiting = (item for item in read_list(file) if not item.done)
         yield from score_items(detector, wanted, waiting, count, folder, watch)
+
+
+def _go_on(drift: Drift, folder: PredictionFolder | None) -> None:
+    """Follows the rows of the run that goes on, whose warnings it has logged."""
+    for row in () if folder is None else folder.rows():
+        drift.follow(row)
 
 
 def score_items(
@@ -277,10 +284,8 @@ class Watch:
 
     def follow(self, row: Row) -> None:
         """Follows the photographs by their rows, in their order."""
-        if self.drift is not None and row["statistics"] is not None and not row["reason"]:
-            values = np.array(row["statistics"])
-            for sentence in self.drift.add(row["image"], values, row["normal_percentile"]):
-                self._warn("drift", sentence)
+        for sentence in self.drift.follow(row) if self.drift is not None else ():
+            self._warn("drift", sentence)
 
     def _warn(self, kind: str, sentence: str) -> None:
         self._warned[kind] += 1
@@ -316,8 +321,7 @@ def _stored(item: Loaded, found: Prediction, folder: Store | None, wanted: Inspe
 
 def inspected_row(name: str, found: Prediction) -> Row:
     """A photograph's line of scores.jsonl; boxes and regions in its own pixels."""
-    statistics = None if found.statistics is None else found.statistics[:3].tolist()
-    return {**found.to_dict(), "image": name, "statistics": statistics, "picture": None, "mask": None}
+    return {**found.to_dict(), "image": name, "picture": None, "mask": None}
 
 
 def draw(name: str, photo: Image.Image, found: Prediction, output: Path) -> str:

@@ -69,8 +69,7 @@ def _score_own(detector: AnomalyDetector, wanted: Inspection, output: Path, worl
 def _join(detector: AnomalyDetector, wanted: Inspection, folder: PredictionFolder) -> Totals:
     """Writes the results of all processes to the output folder."""
     folder.join_ranks()
-    folder.baseline.unlink(missing_ok=True)  # all photographs are followed once more, from the first one on
-    watch = Watch(detector, drift=Drift(detector.statistics, file=folder.baseline))
+    watch = Watch(detector, drift=Drift(detector.statistics))
     for row in folder.rows():
         watch.follow(row)
     return finish(detector, folder, wanted.coco)

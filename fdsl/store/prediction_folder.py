@@ -28,7 +28,6 @@ from fdsl.store.journal import ROWS, SKIPPED, Journal, RowIndex, in_base64, line
 from fdsl.store.maps import RunMaps, load_maps, save_maps
 from fdsl.store.totals import Totals, totals_of
 from models.features import ScoreMaps
-from utils.drift import FILE
 from utils.errors import ConfigError, DataError
 from utils.files import (
     LEFTOVER,
@@ -56,7 +55,7 @@ RENDERED = {
     "picture": re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg"),
     "mask": re.compile(r"masks/[A-Za-z0-9._-]+\.png"),
 }
-WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg", FILE)
+WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
 
 
 class PredictionFolder:
@@ -90,9 +89,7 @@ class PredictionFolder:
         remove_leftovers(*(self.folder / name for name in ("config.json", *WRITTEN)))
         for name in FOLDERS:
             remove_leftovers_in(self.folder / name)
-        self.baseline = self.folder / FILE  # of the first photographs, which later ones are compared with
         if not resume:
-            self.baseline.unlink(missing_ok=True)
             self._set_aside()
         began = resume and stored is not None and not (self.partial / "config.json").exists()
         write_json(

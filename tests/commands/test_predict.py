@@ -620,14 +620,6 @@ def test_a_resumed_run_compares_with_its_first_photographs(place, backbone, tmp_
     line_of(tmp_path / "line", range(50, 100), 0.7)
     predict.main([*run, "--resume"])
     assert "the last 50 photographs are darker than the references and the first 50" in logged()
-    (tmp_path / "out/baseline.json").write_text("[1]")
-    with pytest.raises(ConfigError, match=r"baseline.json does not hold the first photographs of an earlier"):
-        predict.main([*run, "--resume"])
-    assert (tmp_path / "out/baseline.json").read_text() == "[1]" and len(
-        rows(tmp_path / "out/scores.csv")
-    ) == 100
-    predict.main(run)  # a new run has first photographs of its own
-    assert json.loads((tmp_path / "out/baseline.json").read_text())["first"][0][0] == "0.png"
 
 
 def test_of_each_kind_of_warning_there_are_few(place, backbone, tmp_path, logged, monkeypatch):

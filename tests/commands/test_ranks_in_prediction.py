@@ -327,7 +327,7 @@ def test_several_processes_go_on_with_the_run_of_one(place):
 
 def test_photographs_as_a_whole_are_followed_in_their_order(place, tmp_path, monkeypatch, logged):
     """Each process has every second batch."""
-    monkeypatch.setattr(Drift.__init__, "__defaults__", (3, None))
+    monkeypatch.setattr(Drift.__init__, "__defaults__", (3,))
     for number in range(9):
         file = place.folder / f"line/{number}.png"
         draw(file, number % 2)
@@ -344,4 +344,3 @@ def test_photographs_as_a_whole_are_followed_in_their_order(place, tmp_path, mon
     codes, reported = in_ranks(2, action, place.folder / "line-reported")
     assert codes == [0, 0] and reported[0].count(sentence) == 1 and "darker" not in reported[1]
     assert files(place.folder / "line-ranks") == files(place.folder / "line-one")
-    assert (place.folder / "line-one/baseline.json").is_file()

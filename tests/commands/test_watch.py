@@ -133,28 +133,6 @@ def test_flags_that_do_not_go_together(exported, tmp_path, flags, sentence):
     assert done.returncode == 2 and sentence in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("content", ["[1]", "no JSON"])
-def test_a_foreign_file_in_the_place_of_the_first_photographs_is_refused_and_kept(
-    exported, tmp_path, content
-):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/baseline.json").write_text(content)
-    command = [
-        sys.executable,
-        str(ROOT / "deploy" / "inspect.py"),
-        str(exported),
-        "--watch",
-        ".",
-        "--output",
-        "out",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "out/baseline.json does not hold the first photographs of an earlier run" in done.stderr
-    assert (tmp_path / "out/baseline.json").read_text() == content
-
-
 class Clock:
     def __init__(self):
         self.now = 0.0

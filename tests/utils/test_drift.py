@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from utils.drift import Drift
-from utils.errors import ConfigError
 
 REFERENCES = np.array([[100.0, 40.0, 8.0, 0.1], [104.0, 42.0, 9.0, 0.1]])
 WINDOW = 20
@@ -66,50 +65,13 @@ def test_a_line_that_looks_otherwise_than_the_references_from_the_first_day_is_i
     assert len(follow(drift, 2 * WINDOW, (0.5, 1, 1))) == 1
 
 
-def test_another_process_goes_on_with_the_first_window(tmp_path):
-    file = tmp_path / "baseline.json"
-    follow(Drift(REFERENCES, WINDOW, file), WINDOW - 1)
-    assert not file.exists()
-    follow(Drift(REFERENCES, WINDOW, file), WINDOW + 3, (0.7, 1, 1), score=None)
-    kept = file.read_bytes()
-    one, other = Drift(REFERENCES, WINDOW, file), Drift(REFERENCES, WINDOW)
-    assert follow(one, 2 * WINDOW, (0.7, 1, 1)) == [] and file.read_bytes() == kept
-    assert len(follow(one, WINDOW, (0.5, 1, 1))) == 1
-    assert follow(other, WINDOW, (0.5, 1, 1)) == [], "without the file they are its own measure"
+def row(statistics, percentile=50.0, reason=None):
+    return {"image": "a.png", "statistics": statistics, "normal_percentile": percentile, "reason": reason}
 
 
-def test_a_first_window_of_other_references_begins_anew(tmp_path):
-    file = tmp_path / "baseline.json"
-    follow(Drift(REFERENCES + 1, WINDOW, file), WINDOW, (0.7, 1, 1))
-    drift = Drift(REFERENCES, WINDOW, file)
-    assert follow(drift, 3 * WINDOW) == [] and len(follow(drift, 2 * WINDOW, (0.7, 1, 1))) == 1
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "[]",
-        "{}",
-        "null",
-        "[" * 5000,
-        '{"first": 3, "references": []}',
-        '{"first": [["a", "b", 1]], "references": []}',
-        '{"first": [["a", [1, 2], 1]], "references": []}',
-        '{"first": [["a", [1, 2, 1e999], 1]], "references": []}',
-        '{"first": [[1, [1, 2, 3], 1]], "references": []}',
-        '{"first": []}',
-    ],
-)
-def test_a_damaged_or_foreign_file_is_refused_and_kept(tmp_path, content):
-    file = tmp_path / "baseline.json"
-    file.write_text(content)
-    with pytest.raises(ConfigError, match="baseline.json does not hold the first photographs") as caught:
-        Drift(REFERENCES, WINDOW, file)
-    assert "\n" not in str(caught.value) and file.read_text() == content
-
-
-def test_a_folder_in_its_place_is_refused(tmp_path):
-    (tmp_path / "baseline.json").mkdir()
-    with pytest.raises(ConfigError, match="does not hold the first photographs"):
-        Drift(REFERENCES, WINDOW, tmp_path / "baseline.json")
+@pytest.mark.parametrize("given", [None, [1, 2], "x", [1, "a", 3], {}, [[1, 2, 3]]])
+def test_rows_that_cannot_be_followed_do_not_count(given):
+    drift = Drift(REFERENCES, 2)
+    assert [drift.follow(one) for one in 9 * [row(given), row([1, 1, 1], reason="out of focus")]] == 18 * [[]]
+    rows = 2 * [row([100.0, 40.0, 5.0])] + 2 * [row([10.0, 40.0, 5.0], "high")]
+    assert len([sentence for one in rows for sentence in drift.follow(one)]) == 1
