@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 class MethodFacts:
     """The facts of a method; its class inherits them (models/methods/registry.py has all of them).
 
-    home: MODULE.CLASS below models/methods/. name: as `--method` takes it. words: a description for reports.
-    sentence: one for notes under a table, after the trained heads' if there are any. unlike_paper: why its
-    row is not the paper's. needs_heads: it needs a checkpoint's trained heads. needs_discrepancy: it does not
-    work with `--fd none`. matches: it searches for nearest normal patches. transductive: its memory is of the
+    home: MODULE.CLASS below models/methods/. name: as `--method` takes it. words: a description for help and
+    reports. needs_heads: it needs a checkpoint's trained heads. needs_discrepancy: it does not work with
+    `--fd none`. matches: it searches for nearest normal patches. transductive: its memory is of the
     test images. added_by: of a method without references, the flag that adds it to one with references.
     takes_text: `--with-text` is defined for it. reads_text: it needs `directions`
     (models/backbones/text/prompts.py). length_of_discrepancy: its map is the length of the discrepancy that
@@ -24,8 +23,6 @@ class MethodFacts:
     home: ClassVar[str]
     name: str
     words: ClassVar[str]
-    sentence: ClassVar[str] = ""
-    unlike_paper: ClassVar[str] = ""
     needs_heads: ClassVar[bool] = False
     needs_discrepancy: ClassVar[bool] = True
     matches: ClassVar[bool] = True

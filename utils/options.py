@@ -143,9 +143,15 @@ class Option:
         word = next((word for word, stands_for in self.words.items() if stands_for == value), None)
         return in_words(value) if word is None else word
 
+    def as_flag(self, value: Any) -> str:
+        """The flag with a value: --win-size 13."""
+        if self.kind is bool:
+            return f"{self.flag} {int(value)}" if self.default else self.flag
+        return f"{self.flag} {self.typed(value)}".rstrip()
+
     def short_of(self, value: Any) -> list[str]:
         """The parts that a value other than the usual one adds to the name of a run's folder."""
-        if self.short == "" or self.place or not self.help:
+        if self.short == "":
             return []
         if isinstance(self.short, Mapping):
             return [self.short[value]]
@@ -241,19 +247,37 @@ def nearest_name(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
 
-def short_names(
+def named_options(
     config: Any, usual: Mapping[str, Any], without_effect: Collection[str] = (), whole: bool = False
-) -> list[str]:
-    """The parts of the name of a run's folder: one for each option of `config` whose value is not the `usual`
-    one (or the default), except options that need one of `without_effect`. Options that are named `together`
-    are all named where one of them is; `whole`: always."""
-    acting = {name: one for name, one in options_of(type(config)).items() if one.needs not in without_effect}
+) -> list[Option]:
+    """The options of `config` whose value is not the `usual` one (or the default), except places and options
+    that need one of `without_effect`. Options that are named `together` are all named where one of them is;
+    `whole`: always."""
+    acting = {
+        name: one
+        for name, one in options_of(type(config)).items()
+        if one.help and not one.place and one.needs not in without_effect
+    }
     other = {name for name, one in acting.items() if getattr(config, name) != usual.get(name, one.default)}
     if whole or any(acting[name].together for name in other):
         other |= {name for name, one in acting.items() if one.together}
-    return [
-        part for name, one in acting.items() if name in other for part in one.short_of(getattr(config, name))
-    ]
+    return [one for name, one in acting.items() if name in other]
+
+
+def short_names(
+    config: Any, usual: Mapping[str, Any], without_effect: Collection[str] = (), whole: bool = False
+) -> list[str]:
+    """The parts of the name of a run's folder: those of the `named_options`."""
+    named = named_options(config, usual, without_effect, whole)
+    return [part for one in named for part in one.short_of(getattr(config, one.name))]
+
+
+def flags_of(
+    config: Any, usual: Mapping[str, Any], without_effect: Collection[str] = (), whole: bool = False
+) -> list[str]:
+    """The `named_options` as they are typed: `--win-size 13`."""
+    named = named_options(config, usual, without_effect, whole)
+    return [one.as_flag(getattr(config, one.name)) for one in named]
 
 
 def as_stored(config: Any, places: bool = True) -> dict[str, Any]:

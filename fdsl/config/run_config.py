@@ -25,7 +25,19 @@ from utils.config import (
     MethodConfig,
     WindowConfig,
 )
-from utils.options import INLINE, WINDOWS, Options, as_stored, option, options_of, without
+from utils.options import (
+    COMPONENTS,
+    HEADS,
+    INLINE,
+    SEARCH,
+    TEXT,
+    WINDOWS,
+    Options,
+    as_stored,
+    option,
+    options_of,
+    without,
+)
 
 LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution is no guide
 # Options of windows: those that combine finished maps, and those that have an effect without windows.
@@ -59,6 +71,19 @@ class DetectorConfig:
     def reads_text(self) -> bool:
         """Whether text takes part."""
         return self.options.with_text or METHODS[self.method].reads_text
+
+    @property
+    def lacks(self) -> list[str]:
+        """What options may need (utils/options.py) and this detector does not have."""
+        method = METHODS[self.method]
+        has = {
+            WINDOWS: self.windows.winmode != "nan",
+            HEADS: method.needs_heads,
+            SEARCH: method.matches,
+            COMPONENTS: bool(method.parts),
+            TEXT: self.reads_text,
+        }
+        return [need for need, is_there in has.items() if not is_there]
 
     @property
     def sees_test_set(self) -> bool:

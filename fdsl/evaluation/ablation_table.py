@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.records import stable_seed
-from fdsl.config.describe import SEES, TRAINED_ON_TEST_IMAGES
+from fdsl.config.describe import SEES, TRAINED_ON_TEST_IMAGES, UNTRAINED
 from fdsl.evaluation.bootstrap import (
     RESAMPLED,
     Counts,
@@ -237,7 +237,7 @@ def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[Planned
             _differences(rows, columns),
         ]
     if any(run.config.detector.backbone.untrained for run in runs):
-        parts.append("The backbone is UNTRAINED: these numbers only show that the code works.")
+        parts.append(UNTRAINED)
     if any(run.config.trained_on_test_images for run in runs):
         parts.append(TRAINED_ON_TEST_IMAGES)
     parts.append("The command: `" + config.command.replace("`", "'") + "`")

@@ -44,15 +44,6 @@ WRITTEN = (
 )  # metrics.json, which marks a run as complete, is removed first
 # Settings whose change repeats a run in its folder.
 CONTENT = ("files", "grey", "weights", "checkpoint_digest", "trained_on", "trained_on_test_images")
-IN_SHORT = {
-    "checkpoint_digest": "another checkpoint",
-    "weights": "other weights of the backbone",
-    "windows": "other windows",
-    "method": "another method",
-    "backbone": "another backbone",
-    "options": "other options of the method",
-    "grey": "other ranges of grey values",
-}  # what would be too long with its values
 
 
 class RunFolder:
@@ -98,7 +89,7 @@ class RunFolder:
         if before == {**now, "files": before.get("files")}:
             logger.info("%s: the photographs have changed since this run, which is repeated.", self.path)
         elif other := _differences(before, now):
-            self._warn_replaced("; ".join(other))
+            self._warn_replaced(f"it has another {', '.join(other)}")
         return False
 
     def _wrote_numbers_at(self) -> int | None:
@@ -187,10 +178,10 @@ def _place_of(results: Path, config: RunConfig) -> Path:
     before, now = _identities(stored, config)
     other = _differences(without(before, CONTENT), without(now, CONTENT))
     if before["checkpoint_digest"] != now["checkpoint_digest"] and stored.checkpoint != config.checkpoint:
-        other.append(IN_SHORT["checkpoint_digest"])  # of one place it was trained again
+        other.append("checkpoint_digest")  # of one place it was trained again
     if not other:
         return usual
-    logger.info("%s holds a run of other settings (%s): this one goes to %s.", usual, "; ".join(other), own)
+    logger.info("%s holds a run of another %s: this one goes to %s.", usual, ", ".join(other), own)
     return own
 
 
@@ -203,13 +194,9 @@ def _identities(stored: RunConfig, config: RunConfig) -> tuple[dict[str, Any], d
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The differences between the settings of a finished run and of this one, in words."""
-    names = [
-        name
-        for name in now
-        if before.get(name) != now[name] and name not in ("files", "trained_on_test_images")
-    ]
-    return [IN_SHORT.get(name, f"{name} {before.get(name)}, now {now[name]}") for name in names]
+    """The names of the settings in which a finished run and this one differ."""
+    names = without(now, ("files", "trained_on_test_images"))
+    return [name for name in names if before.get(name) != now[name]]
 
 
 def read_run_config(folder: Path) -> RunConfig:

@@ -14,7 +14,7 @@ from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig
 from utils.errors import ModelError
 from utils.files import short_digest
-from utils.options import HEADS, SEARCH, WINDOWS, in_name, short_names
+from utils.options import in_name, short_names
 
 
 def name_of(config: RunConfig) -> str:
@@ -22,15 +22,13 @@ def name_of(config: RunConfig) -> str:
     `plus_tiles2_rot8`. Heads, files of weights and words are named by a digest."""
     made, method = config.detector, METHODS[config.detector.method]
     published = made.method == WITH_HEADS
-    has = {WINDOWS: made.windows.winmode != "nan", HEADS: method.needs_heads, SEARCH: method.matches}
-    lacking = [need for need, is_there in has.items() if not is_there]
     windows = {} if method.needs_heads else {"winmode": "nan"}
     words = made.options.normal_words, made.options.damaged_words
     parts = [
         *([] if published else [made.method]),
         *([] if method.needs_heads else _of_backbone(config)),
-        *short_names(made.windows, windows, lacking, whole=published),
-        *short_names(made.options, {"object": BY_CATEGORY} if made.reads_text else {}, lacking),
+        *short_names(made.windows, windows, made.lacks, whole=published),
+        *short_names(made.options, {"object": BY_CATEGORY} if made.reads_text else {}, made.lacks),
         *short_names(config, {"image_score": method.image_score, "rotations": method.rotations}),
         *(_of_heads(config) if method.needs_heads else []),
         *([f"words-{short_digest(json.dumps(words))}"] if any(words) else []),

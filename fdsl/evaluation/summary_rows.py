@@ -216,6 +216,6 @@ def _warnings(config: RunConfig, incomplete: str, partly: Sequence[str]) -> list
         )
     warnings += [incomplete] if incomplete else []
     if other and not config.detector.backbone.untrained:
-        warnings.append(f"unlike the paper: {', '.join(other)}")
+        warnings.append(f"unlike the paper: {other}")
     warnings += [f"{', '.join(partly)} not defined for every seed"] if partly else []
     return warnings

@@ -144,7 +144,7 @@ def _load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         logger.info("method %s: heads of %s", args.method, checkpoint)
         return AnomalyDetector.from_checkpoint(checkpoint, windows=window_config(vars(args)), **flags)
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
-    logger.info("method %s: no trained heads asked for, %s", args.method, method.sentence)
+    logger.info("method %s: %s", args.method, method.words)
     return AnomalyDetector.from_backbone(windows=windows, **without(flags, OF_HEADS))
 
 

@@ -8,13 +8,14 @@ names them); what a paper does not report, or could not be confirmed there, is N
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from data import mvtec, visa
 from fdsl.config.run_config import RunConfig
-from models.methods.registry import METHODS
-from utils.config import OTHER_DATASET, PAPER_SIDE, BackboneConfig, MethodConfig, WindowConfig
+from models.methods.registry import METHODS, WITH_HEADS
+from utils.config import OTHER_DATASET
+from utils.options import flags_of
 
 COLUMNS = ("auroc_sp", "f1_sp", "ap_sp", "auroc_px", "f1_px", "ap_px", "aupro")
 PAPER_MODELS = ("ViT-L-14-336-quickgelu", "ViT-L-14-336")  # the weights' own name; the published behaviour
@@ -132,7 +133,7 @@ def published_row(config: RunConfig, categories: Sequence[str]) -> dict[str, Any
     row = _row(PAPER, setting)
     incomplete, other = incomplete_categories(config.dataset, categories), unlike_the_paper(config)
     row["source"] += f" This run is {incomplete}." if incomplete else ""
-    row["source"] += f" Unlike the paper: {', '.join(other)}." if other else ""
+    row["source"] += f" Unlike the paper: {other}." if other else ""
     return row
 
 
@@ -181,38 +182,15 @@ def incomplete_categories(dataset: str, categories: Sequence[str]) -> str:
     return f"not comparable with the published rows: {'; '.join(reasons)}"
 
 
-def method_itself(options: MethodConfig) -> MethodConfig:
-    """The options without what is added to the method."""
-    added = ("with_batch", "with_text", "object", "normal_words", "damaged_words")
-    default = MethodConfig()
-    return replace(options, **{name: getattr(default, name) for name in added})
-
-
-def unlike_the_paper(config: RunConfig) -> list[str]:
-    """What of a run's settings is not as in the paper's table, each in a few words."""
-    made, default, differences = config.detector, BackboneConfig(), []
-    backbone, windows = made.backbone, made.windows
-    is_papers = backbone.image_size == default.image_size and backbone.layers == default.layers
-    if backbone.model not in PAPER_MODELS or not is_papers:
-        differences.append(f"backbone {backbone.model} at {backbone.image_size} px")
-    if windows.winmode == "nan":
-        differences.append("no LFE" if windows.tiles == 1 else "tiles instead of LFE")
-    elif replace(windows, index_memory=WindowConfig().index_memory) != WindowConfig():
-        differences.append("other LFE windows")
-    elif windows.index_memory not in (WindowConfig().index_memory, "1"):
-        differences.append("another index memory")
-    if METHODS[made.method].unlike_paper:
-        differences.append(METHODS[made.method].unlike_paper)
-    elif method_itself(made.options) != MethodConfig():
-        differences.append("other NAM, FD or alignment")
-    if made.options.with_batch:
-        differences.append("sees the test set")
-    if made.options.with_text:
-        differences.append("text added")
-    if config.image_score != "paper":
-        differences.append(f"image score {config.image_score}")
-    if config.metric_size != PAPER_SIDE:
-        differences.append(f"maps evaluated at {config.metric_size}")
+def unlike_the_paper(config: RunConfig) -> str:
+    """The flags of a run's settings that are not as in the paper's table; "" where all are."""
+    made, published = config.detector, METHODS[WITH_HEADS]
+    windows = {"index_memory": "1"} if made.windows.index_memory == "1" else {}  # as published, and slower
+    usual = {"image_score": published.image_score, "k_shot": config.k_shot, "seed": config.seed}
+    backbone = {"model": made.backbone.model} if made.backbone.model in PAPER_MODELS else {}
+    flags = [f"--method {made.method}"] if made.method != WITH_HEADS else []
+    flags += flags_of(made.backbone, backbone) + flags_of(made.windows, windows, made.lacks)
+    flags += flags_of(made.options, {}, made.lacks) + flags_of(config, usual)
     if config.trained_on not in (None, OTHER_DATASET.get(config.dataset)):
-        differences.append(f"heads trained on {config.trained_on}")
-    return differences
+        flags.append(f"heads trained on {config.trained_on}")
+    return ", ".join(flags)

@@ -10,23 +10,15 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from fdsl.config.describe import (
-    SEES,
-    TRAINED_ON_TEST_IMAGES,
-    heads_in_words,
-    method_in_words,
-    score_in_words,
-    windows_in_words,
-)
+from fdsl.config.describe import SEES, TRAINED_ON_TEST_IMAGES, facts_of
 from fdsl.config.run_config import RunConfig
 from fdsl.metrics.exact import MORE_METRICS
 from fdsl.report import charts, drawing
 from fdsl.report.category_view import CategorySummary
 from fdsl.report.pages import url_of, write_page
 from fdsl.report.pictures import CONTACT_SHEET, PLOTS
-from fdsl.report.published import DATASET_TITLES, dataset_title
+from fdsl.report.published import dataset_title
 from fdsl.report.tables import mean_and_spread, per_cent
-from models.methods.registry import METHODS
 from utils.options import as_stored
 
 EMBEDDED_BYTES = 6_000_000  # thumbnails of up to this size in all are put into the page itself
@@ -99,8 +91,6 @@ def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str,
         "trained_on_test_images": TRAINED_ON_TEST_IMAGES if config.trained_on_test_images else "",
         "command": config.command,
         "config": sorted(_settings(as_stored(config))),
-        "image_score": config.image_score,
-        "score_meaning": score_in_words(config.detector, config.image_score),
     }
 
 
@@ -129,22 +119,13 @@ def _facts(config: RunConfig, summaries: Sequence[CategorySummary]) -> list[tupl
     """What the numbers depend on, for the head of the page."""
     images = sum(len(item.labels) for item in summaries)
     defects = sum(int(item.labels.sum()) for item in summaries)
-    made, size, trained_on = config.detector, config.metric_size, config.trained_on
-    backbone = made.backbone
+    size = config.metric_size
     return [
         ("Test images", f"{images:,}, {defects:,} defective"),
         ("References per category (k)", str(config.k_shot)),
         ("Seed", str(config.seed)),
-        ("Local windows", windows_in_words(made.windows)),
-        (
-            "Method",
-            heads_in_words(config) if METHODS[made.method].sentence else method_in_words(made.options),
-        ),
-        ("Image score", config.image_score),
+        *facts_of(config),
         ("Metric size", size if size == "full" else f"{size} px"),
-        ("Backbone", f"{backbone.model} at {backbone.image_size} px"),
-        ("Backbone weights", "untrained" if backbone.untrained else backbone.pretrained),
-        ("Heads trained on", DASH if trained_on is None else DATASET_TITLES.get(trained_on, trained_on)),
     ]
 
 

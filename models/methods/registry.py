@@ -21,8 +21,6 @@ class NearestFacts(MethodFacts):
     home = "nearest.Nearest"
     name = "nearest"
     words = "nearest normal patch, no training"
-    sentence = "distance to the nearest normal patch"
-    unlike_paper = "no trained heads"
     takes_text = True
     length_of_discrepancy = True
 
@@ -31,8 +29,6 @@ class BothFacts(MethodFacts):
     home = "both.Both"
     name = "both"
     words = "trained heads and nearest"
-    sentence = "their maps fused with the distance to the nearest normal patch"
-    unlike_paper = "fused with the nearest distance"
     needs_heads = True
 
 
@@ -40,8 +36,6 @@ class SubspaceFacts(MethodFacts):
     home = "subspace.Subspace"
     name = "subspace"
     words = "residual outside the references' subspace, no training"
-    sentence = "squared residual outside the references' principal directions"
-    unlike_paper = "no trained heads"
     matches = False
 
 
@@ -49,8 +43,6 @@ class PlusFacts(MethodFacts):
     home = "plus.Plus"
     name = "plus"
     words = "whitened distance to the nearest normal patch, with an image score of its own; no training"
-    sentence = "whitened distance to the nearest normal patch"
-    unlike_paper = "no trained heads"
     own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
     takes_text = True
     rotations = AUTO
@@ -61,8 +53,6 @@ class BatchFacts(MethodFacts):
     home = "batch.Batch"
     name = "batch"
     words = "the test images compared with each other; no references, sees the test set"
-    sentence = "the test images compared with each other (sees the test set)"
-    unlike_paper = "no references and no trained heads; sees the test set"
     own_score = "mean of the highest 0.5 % of patches of its map, no test-set scaling"
     transductive = True
     added_by = "--with-batch"
@@ -73,8 +63,6 @@ class TextFacts(MethodFacts):
     home = "zero_shot_text.ByText"
     name = "text"
     words = "CLIP's words for normal and damaged; no references, no training"
-    sentence = "similarity to words for damaged rather than for normal"
-    unlike_paper = "no references and no trained heads"
     own_score = "that similarity of the whole image, of local windows the highest, no test-set scaling"
     added_by = "--with-text"
     reads_text = True

@@ -420,8 +420,8 @@ def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_con
     ]
     test.main(arguments)
     run = tmp_path / "fdsl/mvtec/1shot/seed14/nearest_ViT-tiny-test_untrained_layers1-3_64px"
-    assert "no trained heads: distance to the nearest normal patch" in (run / "table.md").read_text()
-    assert "distance to the nearest normal patch" in (run / "report.html").read_text()
+    assert "method nearest: nearest normal patch, no training" in (run / "table.md").read_text()
+    assert "nearest: nearest normal patch, no training" in (run / "report.html").read_text()
     assert json.loads((run / "metrics.json").read_text())["mean"]["auroc_px"] > 0.8
     detector = small_detector(tiny_configs, method="nearest", image_size=64)
     reference, maps = (run / "references.txt").read_text().split()[1], load_maps(run / "maps.npz")
@@ -466,8 +466,8 @@ def test_both_methods_together_are_evaluated_as_predict_scores_them(
     (run,) = (tmp_path / f"fdsl/mvtec/{shots}shot/seed14").glob(
         "both_mul_4_3_0.5_??????"
     )  # not the default checkpoint
-    assert "fused with the distance to the nearest normal patch" in (run / "table.md").read_text()
-    assert "fused with the distance to the nearest normal patch" in (run / "report.html").read_text()
+    assert "both: trained heads and nearest" in (run / "table.md").read_text()
+    assert "both: trained heads and nearest" in (run / "report.html").read_text()
     detector = AnomalyDetector.from_checkpoint(
         heads,
         method="both",

@@ -120,7 +120,7 @@ def test_a_region_of_interest_decides_what_is_found(place, backbone, tmp_path):
         out = tmp_path / flag
         assert predict.main([*common, str(out), flag, str(tmp_path / "left.png"), *backbone]) == 0
         found[flag] = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
-        assert "left.png is white" in (out / "report.html").read_text()
+        assert f"{flag} {tmp_path / 'left.png'}" in (out / "report.html").read_text()
     assert [row["anomalous"] for row in found["--ignore"]] == [False, False, True, True]
     assert not any(row["anomalous"] for row in found["--roi"])
     Image.fromarray(255 - half).save(tmp_path / "left.png")

@@ -236,7 +236,14 @@ def test_warnings_of_what_cannot_be_compared(tmp_path, caplog, capsys):
     assert "14 of MVTec AD's 15 categories; missing bottle" in few[0] and "not comparable" in few[0]
     assert "tire not of MVTec AD" in foreign[0]
     assert len(untrained) == 1 and "untrained" in untrained[0]
-    for part in ("448 px", "no LFE", "NAM", "image score max", "evaluated at 128", "heads trained on visa"):
+    for part in (
+        "--image-size 448",
+        "--winmode nan",
+        "--use-nam 0",
+        "--image-score max",
+        "--metric-size 128",
+        "heads trained on visa",
+    ):
         assert part in other[0]
     assert [row.comparable for row in our_rows(tmp_path)] == [False, False, False, True]
     text = capsys.readouterr().out

@@ -34,7 +34,9 @@ from fdsl.api import AnomalyDetector
 from fdsl.flags import predict_flags, evaluate_flags
 from fdsl.flags.ablation_grid import ABLATED
 from fdsl.flags.run_from_flags import refuse_changes
+from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
+from fdsl.report.published import unlike_the_paper
 from fdsl.evaluation.run_name import name_of
 from fdsl.config.resolve import method_config
 from fdsl.config.training_config import TrainedWith
@@ -54,6 +56,8 @@ assert stored["options"]["gain"] == 1.0
 one, two = (from_stored(RunConfig, a_config(14, options__gain=gain)) for gain in (1.0, 2.5))
 for what in ("maps", "run", "row"):
     assert one.identity(what) != two.identity(what)
+assert "--gain 2.5" in framing(two) and unlike_the_paper(two) == "--gain 2.5"
+assert "--gain" not in framing(one) and unlike_the_paper(one) == ""
 assert (name_of(one), name_of(two)) == ("mul_13_2_0.5", "mul_13_2_0.5_gain2.5")
 try:
     from_stored(RunConfig, a_config(14, options__gain=5))

@@ -43,7 +43,7 @@ def test_the_papers_row_in_a_report_says_what_does_not_compare():
         "source"
     ]
     assert "This run is not comparable with the published rows: 2 of MVTec AD's 15 categories" in reported
-    assert "Unlike the paper: backbone ViT-L-14-336-quickgelu at 448 px, image score max." in reported
+    assert "Unlike the paper: --image-size 448, --image-score max." in reported
     assert published.published_row(a_run(14, backbone__pretrained="none"), every) is None
     assert published.published_row(a_run(14, k_shot=3), every) is None
 

@@ -135,8 +135,8 @@ def test_the_head_says_what_the_numbers_are(run, tmp_path):
         "Image score paper",
         "Metric size 240 px",
         "ViT-L-14-336-quickgelu at 518 px",
-        "Heads trained on VisA",
-        "LFE mul, windows of 13 patches, stride 2, weight 0.5",
+        "Heads trained on visa",
+        "--winmode mul --win-size 13 --win-stride 2 --win-weight 0.5",
         "The paper's row is the mean over its seeds",
         COMMAND,
     ):
