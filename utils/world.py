@@ -60,18 +60,6 @@ class World:
             raise _lost(error) from error
         return values
 
-    def gathered_tensor(self, value: Tensor) -> Tensor:
-        """The tensors of all processes, of one shape and type, by rank: (size,...)."""
-        import torch.distributed as dist
-
-        if not self.joined:
-            return value[None]
-        tensors = value.new_empty((self.size * value.shape[0], *value.shape[1:]))
-        self._between_all(
-            value, lambda group: dist.all_gather_into_tensor(tensors, value.contiguous(), group)
-        )
-        return tensors.unflatten(0, (self.size, value.shape[0]))
-
     def tensor_of(self, rank: int, value: Tensor) -> Tensor:
         """The tensor of process `rank`; every process has a `value` of that shape and type."""
         import torch

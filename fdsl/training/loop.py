@@ -27,8 +27,8 @@ def fit(prepared: PreparedTraining, world: World = World()) -> tuple[Fdsl, Posit
     """The heads, trained by the recipe from the position of an interrupted training on, and the final
     position, which has a LOSS_COLUMNS row per step.
 
-    Each process of a `world` prepares its share of the batches and computes the gradients of its share of the
-    heads; all take every step, and the first saves the state.
+    Each process of a `world` prepares its share of the batches; all take every step, and the first saves the
+    state.
     """
     plan, training_set, state, saved = prepared.plan, prepared.training_set, prepared.state, prepared.saved
     recipe, backbone = state.config.training.recipe, prepared.backbone
@@ -48,7 +48,7 @@ def fit(prepared: PreparedTraining, world: World = World()) -> tuple[Fdsl, Posit
         plan.max_pixels,
     )
     batches = Batches(dataset, source, recipe.batch_size, recipe.seed, plan.workers, world)
-    step = HeadsStep(method, optimizer, world)
+    step = HeadsStep(method, optimizer)
     method.train()
     while position.epoch < recipe.epochs:
         what = f"epoch {position.epoch + 1}/{recipe.epochs}"

@@ -24,7 +24,6 @@ from models.methods.fdsl import Fdsl, Maps
 from utils.log import progress
 from utils.memory import Halving, sparing
 from utils.text import printable
-from utils.world import World
 
 logger = logging.getLogger("fdsl")
 
@@ -106,19 +105,12 @@ def join_features(parts: Sequence[Features]) -> Features:
 class HeadsStep:
     """Losses and gradients of the heads for a batch; the optimizer's step is the caller's.
 
-    They are computed layer by layer: a feature layer's head and maps depend on no other layer, and the
-    gradient of the shared NAM is the sum over layers in their order. The layers are shared out among the
-    processes of a `world`, which then exchange the results.
+    They are computed layer by layer, so that memory holds the maps of one: a feature layer's head and maps
+    depend on no other layer, and the gradient of the shared NAM is the sum over layers in their order.
     """
 
-    def __init__(
-        self,
-        method: Fdsl,
-        optimizer: torch.optim.Optimizer,
-        world: World = World(),  # noqa: B008 - frozen
-    ) -> None:
-        self.method, self.optimizer, self.world = method, optimizer, world
-        self.shared = [] if method.nam is None else list(method.nam.parameters())
+    def __init__(self, method: Fdsl, optimizer: torch.optim.Optimizer) -> None:
+        self.method, self.optimizer = method, optimizer
         self.finite = False
 
     def __call__(self, features: Tensor, mask: Tensor) -> tuple[float, float]:
@@ -127,65 +119,22 @@ class HeadsStep:
         `finite` is set to whether the loss and every gradient are. ConfigError where memory does not hold a
         layer.
         """
-        own = sparing(lambda: self._own_layers(features, mask), lambda: False)
-        gathered = self.world.gathered_tensor(own).transpose(0, 1).flatten(0, 1)
         self.optimizer.zero_grad(set_to_none=True)
-        focal = dice = 0.0
-        rows = gathered[: len(self.method.heads)]
-        for index, (values, (one, other)) in enumerate(zip(rows, rows[:, :2].tolist())):
-            focal, dice = focal + one, dice + other
-            self._take(index, values[2:])
+        layers = zip(self.method.heads, features)
+        of_layers = sparing(lambda: [self._backward(*layer, mask) for layer in layers], lambda: False)
+        focal, dice = map(sum, zip(*torch.stack(of_layers).tolist()))
         gradients = [value.grad for value in self.method.parameters() if value.grad is not None]
         self.finite = math.isfinite(focal + dice) and bool(get_total_norm(gradients).isfinite())
         return focal, dice
 
-    def _own_layers(self, features: Tensor, mask: Tensor) -> Tensor:
-        """A row for each layer of this process (ceil(L / size),P): losses, gradients and running statistics;
-        zeros where it has no layer."""
-        layers, size = len(self.method.heads), self.world.size
-        length = 2 + sum(value.numel() for value in self._trained_values(self.method.heads[0]))
-        rows = torch.zeros(math.ceil(layers / size), length, device=features.device)
-        for row, index in zip(rows, range(self.world.rank, layers, size)):
-            torch.cat(self._of_layer(index, features[index : index + 1], mask), out=row)
-        return rows
-
-    def _of_layer(self, index: int, features: Tensor, mask: Tensor) -> list[Tensor]:
-        """A layer's discrepancies (1,B,N,C) -> its losses, gradients and running statistics, flat."""
-        head = self.method.heads[index]
-        grid = math.isqrt(features.shape[2])
-        raw = head(features).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
+    def _backward(self, head: nn.Module, features: Tensor, mask: Tensor) -> Tensor:
+        """A layer's discrepancies (B,N,C) -> its focal and dice loss (2,); adds its gradients to the
+        parameters'."""
+        grid = math.isqrt(features.shape[1])
+        raw = head(features[None]).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
         focal, dice = losses(self.method.maps_of(raw), mask)
-        gradients = torch.autograd.grad(focal + dice, [*head.parameters(), *self.shared])
-        both = torch.stack([focal, dice]).detach()
-        return [value.flatten() for value in (both, *gradients, *_running_statistics(head))]
-
-    def _trained_values(self, head: nn.Module) -> list[Tensor]:
-        """The parameters and running statistics whose gradients and values follow the losses in a row."""
-        return [*head.parameters(), *self.shared, *_running_statistics(head)]
-
-    def _take(self, index: int, row: Tensor) -> None:
-        """Sets the gradients of a layer's head and adds those of the NAM; also sets running statistics that
-        another process has computed."""
-        head = self.method.heads[index]
-        targets = self._trained_values(head)
-        flat = row.split([target.numel() for target in targets])
-        values = [value.view_as(target) for value, target in zip(flat, targets)]
-        count = len(list(head.parameters())) + len(self.shared)
-        for parameter, gradient in zip(targets[:count], values[:count]):
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        if index % self.world.size != self.world.rank:
-            for statistic, value in zip(targets[count:], values[count:]):
-                statistic.copy_(value)
-            for name, counter in head.named_buffers():
-                if name.endswith(COUNTER):
-                    counter += 1
-
-
-COUNTER = "num_batches_tracked"  # of a BatchNorm, with its running statistics
-
-
-def _running_statistics(head: nn.Module) -> list[Tensor]:
-    return [value for name, value in head.named_buffers() if not name.endswith(COUNTER)]
+        (focal + dice).backward()
+        return torch.stack([focal, dice]).detach()
 
 
 def losses(maps: Maps, mask: Tensor) -> tuple[Tensor, Tensor]:

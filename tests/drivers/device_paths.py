@@ -88,28 +88,33 @@ Results = dict[str, np.ndarray]
 Walk = Callable[[str, str], Results]  # device, precision -> what came out
 
 
-def gradients_on_the_cpu(step, index, features, mask, own=training_step.HeadsStep._of_layer):
-    """HeadsStep._of_layer: its forward on the device, where what meets is seen; then everything on the
+def gradients_on_the_cpu(step, head, features, mask, own=training_step.HeadsStep._backward):
+    """HeadsStep._backward: its forward on the device, where what meets is seen; then everything on the
     CPU, for autograd's engine asks the driver."""
     if not isinstance(features, OnDevice):
-        return own(step, index, features, mask)
+        return own(step, head, features, mask)
+    method, index = step.method, list(step.method.heads).index(head)
     with torch.no_grad():
-        twin = deepcopy(step.method)
-        grid = int(features.shape[2] ** 0.5)
-        raw = twin.heads[index](features).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
+        twin = deepcopy(method)
+        grid = int(features.shape[1] ** 0.5)
+        raw = twin.heads[index](features[None]).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
         there = training_step.losses(twin.maps_of(raw), mask)
-    method = step.method
     plain = type(method)(method.width, method.blocks, method.options, method.nam is not None).train()
     with _disable_current_modes():
         plain.load_state_dict({name: value.inner for name, value in method.state_dict().items()})
-        found = own(training_step.HeadsStep(plain, step.optimizer), index, features.inner, mask.inner)
-        apart = (torch.stack([one.inner for one in there]) - found[0]).abs().max()
-        if apart > 1e-4 * found[0].max():
+        here = training_step.HeadsStep(plain, step.optimizer)
+        found = own(here, plain.heads[index], features.inner, mask.inner)
+        apart = (torch.stack([one.inner for one in there]) - found).abs().max()
+        if apart > 1e-4 * found.max():
             raise RuntimeError(f"the device's losses differ by {apart:g}")
         moved = dict(plain.heads[index].named_buffers())
-        for name, value in method.heads[index].named_buffers():
+        for name, value in head.named_buffers():
             value.inner.copy_(moved[name])
-        return [OnDevice(one) for one in found]
+        for parameter, counterpart in zip(method.parameters(), plain.parameters(), strict=True):
+            if counterpart.grad is not None:
+                before = 0 if parameter.grad is None else parameter.grad.inner
+                parameter.grad = OnDevice(before + counterpart.grad)
+        return OnDevice(found)
 
 
 def results_of(found) -> Results:
@@ -414,7 +419,7 @@ def main() -> int:
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    training_step.HeadsStep._of_layer = gradients_on_the_cpu
+    training_step.HeadsStep._backward = gradients_on_the_cpu
     right = []
     for fault in FAULTS if args.faults else ():
         with fault.planted():

@@ -21,6 +21,6 @@ from tests.support.pretended_cuda import pretended_cuda
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    training_step.HeadsStep._of_layer = gradients_on_the_cpu
+    training_step.HeadsStep._backward = gradients_on_the_cpu
     with pretended_cuda():
         runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"), run_name="__main__")

@@ -77,7 +77,6 @@ def test_processes_hear_from_each_other(tmp_path):
             assert world.gathered(rank * 10) == [0, 10, 20]
             assert world.agree(lambda: rank, lambda _: {"files": "same"}) == rank
             own = torch.full((2, 3), float(rank))
-            assert world.gathered_tensor(own)[:, 0, 0].tolist() == [0.0, 1.0, 2.0]
             assert [world.tensor_of(other, own).unique().tolist() for other in range(3)] == [[0], [1], [2]]
 
     codes, reported = in_ranks(3, action, tmp_path)
