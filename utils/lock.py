@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import socket
 import time
@@ -16,14 +17,10 @@ from utils.files import parsed_json
 
 try:
     import fcntl
-except ImportError:
+except ImportError:  # Windows
     fcntl = None
-try:
-    import msvcrt
-except ImportError:  # all but Windows
-    msvcrt = None
 
-FAR = 2**30  # the byte that Windows locks: locked bytes cannot be read, and others read who holds the file
+logger = logging.getLogger("fdsl")
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _held: set[str] = set()
 
@@ -34,7 +31,7 @@ def locked(file: Path, what: str, cure: str) -> Iterator[None]:
 
     Raises ConfigError that names the holder: `what` is being written, `cure` is what else could be done. The
     lock is the system's: it is free the moment its holder ends, however that ends, and processes that load
-    images never hold it. On systems without such locks the file's process id and start time decide.
+    images never hold it. Where the system or the disk has no such locks, that is logged, and nothing is held.
     """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -75,32 +72,21 @@ def _take(file: Path, what: str, cure: str) -> int:
 
 def _lock(handle: int) -> bool:
     """Whether the lock could be taken. POSIX locks belong to the process: children do not inherit them."""
-    if fcntl is not None:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                return False
-            if error.errno not in NO_LOCKS_HERE:
-                raise
-    if msvcrt is not None:
-        try:
-            os.lseek(handle, FAR, os.SEEK_SET)
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-            return True
-        except OSError:
+    try:
+        if fcntl is None:
+            raise OSError(errno.ENOSYS, "")
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-    return not _lives(_read(handle))
+        if error.errno not in NO_LOCKS_HERE:
+            raise
+        logger.warning("warning: there are no locks of files here: give no second command for the same place")
+    return True
 
 
 def _me() -> dict:
-    return {
-        "process": os.getpid(),
-        "host": socket.gethostname(),
-        "begun": _begun(os.getpid()),
-        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
+    return {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def _read(handle: int) -> dict:
@@ -111,31 +97,6 @@ def _read(handle: int) -> dict:
     except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}
-
-
-def _lives(holder: dict) -> bool:
-    """Whether the process that wrote `holder` still runs; one on another machine is taken to."""
-    number = holder.get("process")
-    if not isinstance(number, int) or number <= 0 or os.name == "nt":  # os.kill is a Ctrl-C on Windows
-        return False
-    if holder.get("host") != socket.gethostname():
-        return True
-    try:
-        os.kill(number, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return holder.get("begun") == _begun(number)
-
-
-def _begun(number: int) -> str:
-    """The start time of a process, in the system's own count; "" where it is unknown. Unlike ids, start times
-    are not used again."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
 
 
 def _refusal(what: str, cure: str, holder: dict) -> ConfigError:
