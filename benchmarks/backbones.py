@@ -25,13 +25,13 @@ from tabulate import tabulate
 from benchmarks.shared import encode_barely, shortest
 from fdsl.config.resolve import backbone_config
 from fdsl.factory import backbone_of
-from fdsl.flags.arguments import whole
 from fdsl.flags.groups import add_runtime_flags
 from fdsl.references.rotation import fit_references
 from fdsl.scoring import Scorer
 from models.backbone import normalise
 from models.detector import Detector
 from models.methods.registry import METHODS
+from utils.arguments import whole
 from utils.command_line import CommandLine
 from utils.config import AUTO, BackboneConfig, MethodConfig
 from utils.device import choose_device, choose_precision, use_threads

@@ -30,8 +30,8 @@ from benchmarks.products import catalogues
 from benchmarks.shared import described
 from data.images import open_image
 from data.tensors import image_to_pixels
-from fdsl.flags.arguments import whole
 from fdsl.references.reference_checks import Thumbnail
+from utils.arguments import whole
 from utils.command import run_command
 from utils.image_statistics import implausible_references, reason_of, statistics_of
 

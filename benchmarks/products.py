@@ -23,8 +23,8 @@ from data.images import open_image, open_mask
 from data.records import Catalogue, Record, without_references
 from data.tensors import mask_to_tensor, photograph_to_pixels
 from fdsl.config.resolve import backbone_config
-from fdsl.flags.arguments import whole
 from fdsl.flags.groups import add_options, add_runtime_flags
+from utils.arguments import whole
 from utils.config import PAPER_SIDE, BackboneConfig
 from utils.errors import ConfigError
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.program import number, positive, require_packages, run, say
 from utils import signals
+from utils.arguments import finite, real, whole
+from utils.command import run_command
 from utils.command_line import CommandLine
 from utils.console import put_json
 from utils.errors import ConfigError, DataError
+from utils.log import warn
 from utils.score_rows import row_of, skipped_summary
-from utils.text import printable
+from utils.text import one_line, printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
     from deploy.watch import Arrivals, Arrived
     from utils.drift import Drift
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else onnxruntime collects telemetry
+logger = logging.getLogger("fdsl")
 AHEAD = 2  # photographs that are read before they are asked for
-seconds = number(0, 86400, "a number of seconds (0 to 86400)")
-finite = number(-sys.float_info.max, sys.float_info.max, "a finite number")
+LONGEST = 86400  # seconds
+MEMORY_CURE = "close other programs"
 SETTLE = 2.0  # seconds without a change, after which a file of --watch is at rest
 HELP = """Inspects photographs with a detector that export.py wrote.
 
@@ -45,7 +49,20 @@ and with --exit-code 1 when a photograph is anomalous."""
 
 
 def command() -> None:
-    run(main)
+    """The command line of deploy/inspect.py."""
+    run_command(main, MEMORY_CURE)
+
+
+def require_packages() -> None:
+    """ConfigError where onnxruntime, numpy or pillow cannot be imported."""
+    try:
+        import numpy  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"A package is missing ({one_line(error)}): pip install onnxruntime numpy pillow."
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,9 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.output.exists() and not args.output.is_dir():
         raise ConfigError(f"--output {printable(args.output)} is a file; name a folder.")
     with locked(args.output / ".lock", printable(args.output), "name another folder with --output"):
-        if args.watch:
-            return watch(graph, args)
-        return inspect(graph, Folder(args.output, facts_of(graph)), args)
+        code = (
+            watch(graph, args) if args.watch else inspect(graph, Folder(args.output, facts_of(graph)), args)
+        )
+    signals.leave_as_asked()
+    return code
 
 
 def graph_of(args: argparse.Namespace) -> Graph:
@@ -74,9 +93,10 @@ def graph_of(args: argparse.Namespace) -> Graph:
 
     graph = Graph(args.detector, args.threads, args.provider, args.precision)
     if args.provider == "openvino" and graph.facts.get("operators") != "onnx":
-        say(
-            f"warning: {printable(args.detector)} has operators that OpenVINO leaves to onnxruntime, which "
-            "is slow; export it with --operators onnx"
+        logger.warning(
+            "warning: %s has operators that OpenVINO leaves to onnxruntime, which is slow; export it with "
+            "--operators onnx",
+            args.detector,
         )
     if args.threshold is not None:
         graph.threshold, graph.level = args.threshold, None
@@ -102,18 +122,18 @@ def watch(graph: Graph, args: argparse.Namespace) -> int:
         drift.follow(row)
     arrivals = Arrivals(Path(args.watch), journal.done, args.settle, [args.output], journal.skip)
     if journal.count:
-        say(f"{journal.count} photograph(s) are done already")
+        logger.info("%d photograph(s) are done already", journal.count)
     else:
-        say(f"waiting for photographs in {printable(args.watch)}; Ctrl-C ends it")
+        logger.info("waiting for photographs in %s; Ctrl-C ends it", args.watch)
     before, anomalous, as_json = journal.count, 0, args.format == "json"
     with signals.gently(asked, signals.WITH_SCORED):
-        for one in looks(arrivals, args.stop_after, say, asked):
+        for one in looks(arrivals, args.stop_after, asked):
             row = row_at_rest(graph, one, arrivals, journal, drift, args) if one else None
             if row is not None:
                 anomalous += bool(row["anomalous"])
                 as_json = as_json and put_json(row)
     journal.close()
-    say(f"{journal.count - before} photograph(s) scored, {anomalous} anomalous")
+    logger.info("%d photograph(s) scored, %d anomalous", journal.count - before, anomalous)
     return 1 if args.exit_code and anomalous else 0
 
 
@@ -135,7 +155,7 @@ def row_at_rest(
             arrivals.postpone(one)
             return None
         reason = str(error).removeprefix(f"{printable(one.path)}: ")
-        say(f"skipped {one.name}: {reason}")
+        logger.warning("skipped %s: %s", one.name, reason)
         journal.skip(one.name, reason)
         arrivals.finish(one)
         return None
@@ -144,8 +164,7 @@ def row_at_rest(
     draw_picture(args.output, row, graph, photo, result, args.pictures, digest)
     journal.add(row)
     arrivals.finish(one)
-    for sentence in drift.follow(row):
-        say(f"warning: {sentence}")
+    warn(drift.follow(row))
     return row
 
 
@@ -184,12 +203,12 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
                 break
     has_table = folder is not None and folder.finish()
     for line in skipped_summary(len(skipped), skipped, args.output / "skipped.csv" if has_table else None):
-        say(line)
+        logger.warning("%s", line)
     if not scored:
         raise DataError(f"{printable(' '.join(args.input))}: no photograph could be scored; give image files")
     limit = graph.threshold
     decided = f", {anomalous} anomalous at threshold {limit:.4g}" if limit is not None else ""
-    say(f"{scored} photograph(s) scored{decided}")
+    logger.info("%d photograph(s) scored%s", scored, decided)
     return 1 if args.exit_code and anomalous else 0
 
 
@@ -214,7 +233,7 @@ def rows_of(
             continue
         if not warned and (sentence := other_shape(photo.size, graph.reference_sizes)):
             warned = True
-            say(f"warning: {name}: {sentence} (and perhaps others)")
+            warn([f"{name}: {sentence} (and perhaps others)"])
         result = graph.look_at(photo, name)
         row = row_of(name, result)
         if folder is not None:
@@ -264,13 +283,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--settle",
-        type=seconds,
+        type=real(0, LONGEST),
         metavar="SECONDS",
         help=f"--watch: a file is at rest when it has not changed for so long (default {SETTLE:g})",
     )
     parser.add_argument(
         "--stop-after",
-        type=seconds,
+        type=real(0, LONGEST),
         metavar="SECONDS",
         help="--watch: end when nothing new has come for so long",
     )
@@ -312,7 +331,7 @@ def add_graph_flags(parser: CommandLine) -> None:
     )
     parser.add_argument(
         "--max-pixels",
-        type=positive,
+        type=whole(1),
         default=100_000_000,
         metavar="N",
         help="refuse photographs of more pixels (default 100,000,000)",
@@ -334,3 +353,4 @@ def add_graph_flags(parser: CommandLine) -> None:
         help="bf16, with --provider openvino: two to four times as fast on a processor with AMX; scores move "
         "(docs/deploy.md; default fp32)",
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

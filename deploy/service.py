@@ -8,6 +8,7 @@ import hmac
 import http.client
 import ipaddress
 import json
+import logging
 import os
 import socket
 import sys
@@ -20,11 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from deploy.command import add_graph_flags, facts_of, graph_of
-from deploy.program import positive, require_packages, run, say
+from deploy.command import MEMORY_CURE, add_graph_flags, facts_of, graph_of, require_packages
 from utils import signals
+from utils.arguments import whole
+from utils.command import run_command, unexpected
 from utils.command_line import CommandLine
 from utils.errors import ConfigError, DataError
+from utils.log import warn
 from utils.score_rows import row_of
 from utils.text import as_key, one_line, printable
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from deploy.graph import Graph
     from deploy.journal import Journal
 
+logger = logging.getLogger("fdsl")
 HOST, PORT = "127.0.0.1", 8000
 HERE = ("127.0.0.1", "localhost", "[::1]")
 SHORTEST_TOKEN = 16
@@ -131,13 +135,12 @@ class Service:
                 raise DataError(str(error).removeprefix(f"{printable(file)}: ")) from error
             result = self.graph.look_at(photo, name)
             row = row_of(name, result)
-            for sentence in self.drift.follow(row):
-                say(f"warning: {sentence}")
+            warn(self.drift.follow(row))
             if self.journal is not None:
                 try:
                     self.journal.add(row)
                 except OSError as error:
-                    say(f"error: {printable(self.journal.folder)}: {error.strerror}")
+                    logger.error("error: %s: %s", self.journal.folder, error.strerror)
                     raise ConfigError(f"the row could not be written ({error.strerror})") from error
             picture = b""
             if with_map:
@@ -194,9 +197,10 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if not isinstance(error, OSError):  # OSError: who asked has gone away
-            kind = type(error).__name__
-            say(f"error: a fault of this program ({kind}: {one_line(error)}); please report it.")
+        if isinstance(error, Exception) and not isinstance(
+            error, OSError
+        ):  # OSError: who asked has gone away
+            logger.error("error: %s", unexpected(error))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -346,7 +350,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def command() -> None:
     """The command line of deploy/serve.py."""
-    run(main)
+    run_command(main, MEMORY_CURE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -374,7 +378,8 @@ def serve(service: Service, args: argparse.Namespace) -> int:
         ) from error
     threading.Thread(target=server.serve_forever, name="answers", daemon=True).start()
     host = f"[{args.host}]" if ":" in args.host else args.host
-    say(f"POST photographs to http://{host}:{server.server_address[1]}/inspect; Ctrl-C ends it")
+    port = server.server_address[1]
+    logger.info("POST photographs to http://%s:%d/inspect; Ctrl-C ends it", host, port)
     with signals.gently(service.ending, "Ending when the photographs in work have their answers"):
         service.ending.wait()
         end = time.monotonic() + LAST_SECONDS
@@ -383,9 +388,10 @@ def serve(service: Service, args: argparse.Namespace) -> int:
         while service.inside and time.monotonic() < end:
             time.sleep(0.05)
     if service.inside:
-        say(f"{service.inside} photograph(s) had no answer within {LAST_SECONDS:g} s")
+        logger.warning("%d photograph(s) had no answer within %g s", service.inside, LAST_SECONDS)
     elif service.journal is not None:
         service.journal.close()
+    signals.leave_as_asked()
     return 0
 
 
@@ -410,14 +416,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--queue",
-        type=positive,
+        type=whole(1),
         default=QUEUE,
         metavar="N",
         help=f"photographs in work or waiting at once; 503 beyond it (default {QUEUE})",
     )
     parser.add_argument(
         "--max-upload",
-        type=positive,
+        type=whole(1),
         default=MOST_MIB,
         metavar="MIB",
         help=f"largest photograph's file (default {MOST_MIB})",

@@ -13,6 +13,7 @@ from pathlib import Path
 from data.inputs import find_images
 from deploy.journal import key
 from utils.errors import DataError
+from utils.log import warn
 from utils.text import natural_key
 
 PAUSE = 0.5  # seconds between two looks at the folder,
@@ -117,9 +118,7 @@ class Arrivals:
         return (facts.st_size, facts.st_mtime_ns) == (one.size, one.modified)
 
 
-def looks(
-    arrivals: Arrivals, stop_after: float | None, report: Callable[[str], None], asked: threading.Event
-) -> Iterator[Arrived | None]:
+def looks(arrivals: Arrivals, stop_after: float | None, asked: threading.Event) -> Iterator[Arrived | None]:
     """The files at rest, look after look; None where a look gives nothing. Ends after `stop_after` seconds
     without anything new or waiting (None: never), and once it is `asked` to. A folder that is gone is
     reported once and waited for."""
@@ -131,7 +130,7 @@ def looks(
             is_gone = False
         except DataError as error:
             if not is_gone:
-                report(f"warning: {error}; it is waited for")
+                warn([f"{error}; it is waited for"])
             arrived, is_gone = [], True
         took = time.monotonic() - begun
         for one in arrived or [None]:

@@ -19,9 +19,8 @@ from models.detector import Detector
 from models.ensemble.mutual_scoring import ComparedImages, WithMutualScoring
 from models.method import Memories
 from utils.config import MethodConfig
-from utils.errors import ConfigError, ModelError
+from utils.errors import ConfigError, ModelError, is_out_of_memory
 from utils.grey_range import GreyRange
-from utils.memory import is_out_of_memory
 from utils.options import as_stored
 from utils.text import one_line, printable
 from utils.tile_layout import TileLayout

@@ -35,9 +35,8 @@ from fdsl.api import AnomalyDetector
 from fdsl.report.pages import templates
 from page.session import KINDS, Limits, Session
 from utils.config import AUTO
-from utils.errors import ConfigError, DataError, ModelError
+from utils.errors import MEMORY_CURE, ConfigError, DataError, ModelError, is_out_of_memory
 from utils.files import parsed_json
-from utils.memory import CURE, is_out_of_memory
 
 logger = logging.getLogger("fdsl")
 MOST_SESSIONS = 32
@@ -372,7 +371,7 @@ def _refusal(error: Exception) -> tuple[dict[str, str], int]:
     if isinstance(error, (DataError, ModelError, ConfigError)):
         return {"error": str(error)}, 422
     if is_out_of_memory(error):
-        return {"error": f"there is not enough memory; {CURE}"}, 507
+        return {"error": f"there is not enough memory; {MEMORY_CURE}"}, 507
     logger.error("the page could not answer %s %s", request.method, request.path, exc_info=error)
     sentence = f"that failed ({type(error).__name__}); the window that runs app.py has the details"
     return {"error": sentence}, 500

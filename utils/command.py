@@ -12,9 +12,8 @@ from pathlib import Path
 
 from utils import signals
 from utils.console import open_what_is_closed, put, speaks
-from utils.errors import ConfigError, DataError, ModelError
+from utils.errors import MEMORY_CURE, ConfigError, DataError, ModelError, is_out_of_memory
 from utils.log import only_from, start_logging
-from utils.memory import CURE, is_out_of_memory
 from utils.text import first_line, one_line, shortened
 
 logger = logging.getLogger("fdsl")
@@ -44,13 +43,14 @@ OS_CURES = {
 }
 
 
-def run_command(main: Callable[[list[str] | None], int | None]) -> None:
+def run_command(main: Callable[[list[str] | None], int | None], memory_cure: str = MEMORY_CURE) -> None:
     """Runs an entry point and ends the process with its exit code.
 
     The errors of utils/errors.py, a full disk, a folder without permission, a lost GPU and too little memory
     are the user's to mend: one sentence and exit code 2. Any other error is one sentence too, with exit code
     UNEXPECTED: never 1, which means that a photograph is anomalous. --debug adds the traceback. Ctrl-C (exit
-    code 130) and SIGTERM (143) end within a second with the line of `signals.how_to_continue`.
+    code 130) and SIGTERM (143) end within a second with the line of `signals.how_to_continue`. `memory_cure`:
+    what to do where there is not enough memory.
     """
     open_what_is_closed()
     start_logging()
@@ -63,7 +63,9 @@ def run_command(main: Callable[[list[str] | None], int | None]) -> None:
         if "--debug" in sys.argv:
             put(traceback.format_exc(), sys.stderr)
         sentence = (
-            shortened(" ".join(str(error).split())) if isinstance(error, OF_THE_USER) else explain(error)
+            shortened(" ".join(str(error).split()))
+            if isinstance(error, OF_THE_USER)
+            else explain(error, memory_cure)
         )
         code = UNEXPECTED if sentence is None else 2
         logger.error("error: %s", sentence or unexpected(error))
@@ -103,7 +105,7 @@ def how_to_install(extra: str = "") -> str:
     return f"pip install 'fdsl{extra and f'[{extra}]'}'"
 
 
-def explain(error: Exception) -> str | None:
+def explain(error: Exception, memory_cure: str = MEMORY_CURE) -> str | None:
     """One sentence, with the cure, for errors of the machine (disk, permission, memory, GPU); None for any
     other."""
     reason = first_line(error)
@@ -113,7 +115,7 @@ def explain(error: Exception) -> str | None:
         cure = OS_CURES.get(error.errno, "mend it, then give the same command again")
         return f"{error.filename or 'a file'}: {error.strerror or reason}; {cure}."
     if is_out_of_memory(error):
-        return f"There is not enough memory ({reason}); {CURE}."
+        return f"There is not enough memory ({reason}); {memory_cure}."
     if "DataLoader worker" in str(error):
         return (
             "A process that loads images was ended from outside, most often for lack of memory; give the "

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
+OUT_OF_MEMORY = (
+    "out of memory",  # MPS
+    "can't allocate memory",  # the CPU's allocator
+    "not enough memory",  # Windows
+    "status_alloc_failed",  # cuBLAS and cuDNN
+)
+MEMORY_CURE = "use a smaller --batch-size or --image-size, --precision bf16, or another --device"
+
 
 class ConfigError(Exception):
     """Settings or files that cannot be used as given; the message is one sentence with the cure."""
@@ -23,3 +33,15 @@ class DataError(Exception):
 
 class ModelError(Exception):
     """A model that cannot be built as asked; the message is one sentence with the cure."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means too little memory, a device's or the machine's."""
+    torch = sys.modules.get("torch")  # None where it is not imported
+    return (
+        isinstance(error, MemoryError)
+        or torch is not None
+        and isinstance(error, torch.OutOfMemoryError)
+        or isinstance(error, RuntimeError)
+        and any(word in str(error).lower() for word in OUT_OF_MEMORY)
+    )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from utils.errors import ConfigError
+from utils.errors import MEMORY_CURE, ConfigError, is_out_of_memory
 from utils.text import first_line
 from utils.world import neighbours
 
@@ -19,25 +18,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fdsl")
 Result = TypeVar("Result")
-WORDS = (
-    "out of memory",  # MPS
-    "can't allocate memory",  # the CPU's allocator
-    "not enough memory",  # Windows
-    "status_alloc_failed",  # cuBLAS and cuDNN
-)
-CURE = "use a smaller --batch-size or --image-size, --precision bf16, or another --device"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means too little memory, a device's or the machine's."""
-    torch = sys.modules.get("torch")  # None where it is not imported
-    return (
-        isinstance(error, MemoryError)
-        or torch is not None
-        and isinstance(error, torch.OutOfMemoryError)
-        or isinstance(error, RuntimeError)
-        and any(word in str(error).lower() for word in WORDS)
-    )
 
 
 def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Result:
@@ -54,7 +34,7 @@ def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Resul
             reason = first_line(error, 120)
         free_memory()  # outside the handler: the error's frames held the tensors
         if not smaller():
-            raise ConfigError(f"There is not enough memory for a single image ({reason}); {CURE}.")
+            raise ConfigError(f"There is not enough memory for a single image ({reason}); {MEMORY_CURE}.")
 
 
 def free_memory() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fdsl.config.resolve import OF_DETECTORS, without_effect
 from fdsl.config.run_config import RunConfig
-from fdsl.flags.arguments import name_part
+from utils.arguments import name_part
 from utils.command_line import CommandLine
 from utils.options import nearest_name, options_of
 

@@ -10,7 +10,6 @@ from data.datasets import DATASETS
 from fdsl.config.contradictions import OF_HEADS, Asked, first_contradiction
 from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
-from fdsl.flags.arguments import name_part, real, whole
 from fdsl.flags.groups import (
     add_detector_options,
     add_max_pixels,
@@ -21,6 +20,7 @@ from fdsl.flags.groups import (
     take_preset,
 )
 from models.methods.registry import METHODS, WITH_HEADS
+from utils.arguments import name_part, real, whole
 from utils.command_line import CommandLine
 from utils.config import PLACES
 from utils.options import options_of

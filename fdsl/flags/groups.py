@@ -9,8 +9,8 @@ from string import Template
 from typing import Any
 
 from fdsl.config.presets import PRESETS, with_preset
-from fdsl.flags.arguments import real, whole
 from models.methods.registry import METHODS
+from utils.arguments import real, whole
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.limits import MAX_PIXELS
 from utils.options import Option, options_of

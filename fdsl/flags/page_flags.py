@@ -7,9 +7,9 @@ import ipaddress
 import socket
 
 from fdsl.config.contradictions import OF_SAVED
-from fdsl.flags.arguments import whole
 from fdsl.flags.groups import take_preset
 from fdsl.flags.predict_flags import add_detector_flags, contradiction
+from utils.arguments import whole
 from utils.command_line import CommandLine
 from utils.errors import ConfigError
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from fdsl.config.contradictions import OF_PREDICT, Asked, Rule, first_contradiction
 from fdsl.config.resolve import OF_DETECTORS, refuse_without_effect
 from fdsl.config.run_config import LOWEST_RATE, DetectorConfig, FittedConfig, RunConfig
-from fdsl.flags.arguments import name_part, real, whole
 from fdsl.flags.groups import (
     add_detector_options,
     add_max_pixels,
@@ -19,6 +18,7 @@ from fdsl.flags.groups import (
     take_preset,
 )
 from models.methods.registry import DEFAULT, WITH_HEADS
+from utils.arguments import name_part, real, whole
 from utils.command_line import CommandLine
 from utils.config import BackboneConfig
 from utils.options import options_of

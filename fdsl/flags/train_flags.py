@@ -7,8 +7,8 @@ from pathlib import Path
 
 from data.datasets import DATASETS
 from fdsl.config.training_config import Recipe
-from fdsl.flags.arguments import name_part, save_interval
 from fdsl.flags.groups import add_max_pixels, add_options, add_runtime_flags
+from utils.arguments import name_part, save_interval
 from utils.command_line import CommandLine
 from utils.config import SEVERAL, SYNTHETIC, BackboneConfig, MethodConfig
 

@@ -242,7 +242,7 @@ def test_who_asks_again_and_again_is_refused_once_it_ends(programs):
     assert "no answer" not in reported and set(refused) <= {(503, "close")}
 
 
-def test_it_ends_in_time_whatever_is_in_work(monkeypatch, capsys):
+def test_it_ends_in_time_whatever_is_in_work(monkeypatch, logged):
     monkeypatch.setattr("deploy.service.LAST_SECONDS", 0.2)
     service = Service(SimpleNamespace(statistics=np.empty((0, 4))), 2, 10**6)
     with service.place():
@@ -250,7 +250,7 @@ def test_it_ends_in_time_whatever_is_in_work(monkeypatch, capsys):
         assert serve(service, parse(["part.onnx", "--port", "0"])) == 0
         with pytest.raises(Refusal, match="it is ending"), service.place():
             pass
-    assert "1 photograph(s) had no answer within 0.2 s" in capsys.readouterr().err
+    assert "1 photograph(s) had no answer within 0.2 s" in logged()
 
 
 def test_several_at_once_get_each_their_own_row_and_none_is_lost(programs, tmp_path):

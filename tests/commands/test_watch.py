@@ -123,8 +123,8 @@ def test_a_file_that_is_still_written_is_waited_for(exported, tmp_path):
         (["--watch", ".", "--format", "json"], "--watch and --pictures need --output DIR"),
         (["a.png", "--format", "json", "--pictures", "all"], "--watch and --pictures need --output DIR"),
         (["a.png", "--output", "out", "--stop-after", "1"], "--stop-after is for --watch"),
-        (["--watch", ".", "--output", "out", "--settle", "-1"], "is not a number of seconds"),
-        (["--watch", ".", "--output", "out", "--settle", "nan"], "is not a number of seconds"),
+        (["--watch", ".", "--output", "out", "--settle", "-1"], "is not a number from 0 to 86400"),
+        (["--watch", ".", "--output", "out", "--settle", "nan"], "is not a number from 0 to 86400"),
     ],
 )
 def test_flags_that_do_not_go_together(exported, tmp_path, flags, sentence):
@@ -206,10 +206,10 @@ def test_who_asks_it_to_end_waits_neither_for_the_pause_nor_for_the_files_at_res
     monkeypatch.setattr("deploy.watch.PAUSE", 60)
     asked, begun = threading.Event(), time.monotonic()
     threading.Timer(0.2, asked.set).start()
-    assert list(looks(SimpleNamespace(look=list, waiting=0), None, print, asked)) == [None]
+    assert list(looks(SimpleNamespace(look=list, waiting=0), None, asked)) == [None]
     assert asked.is_set() and time.monotonic() - begun < 20
     asked.clear()
-    found = looks(SimpleNamespace(look=lambda: ["a.png", "b.png"], waiting=2), None, print, asked)
+    found = looks(SimpleNamespace(look=lambda: ["a.png", "b.png"], waiting=2), None, asked)
     assert next(found) == "a.png"
     asked.set()
     assert list(found) == []

@@ -12,13 +12,13 @@ from fdsl.commands import train_heads
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation import single_pass
 from fdsl.evaluation import write_results as reporting
-from fdsl.flags.arguments import save_interval
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.finished_categories import FinishedCategories
 from fdsl.store.training_state import Position, TrainingState
 from fdsl.training import step as training_step
 from tests.support.run_config import heads_of
 from tests.support.small_runs import Place, command, files
+from utils.arguments import save_interval
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 from utils.options import from_stored

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from utils.memory import Halving, free_bytes, is_out_of_memory, sparing
+from utils.errors import is_out_of_memory
+from utils.memory import Halving, free_bytes, sparing
 
 
 def test_halves_are_put_together_in_order_and_other_errors_pass():

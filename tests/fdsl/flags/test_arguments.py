@@ -5,8 +5,8 @@ import argparse
 import pytest
 
 from fdsl.config.resolve import backbone_config, method_config, window_config
-from fdsl.flags.arguments import name_part
 from fdsl.flags.groups import add_detector_options, add_runtime_flags
+from utils.arguments import name_part
 from utils.command_line import CommandLine
 from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError

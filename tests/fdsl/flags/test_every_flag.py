@@ -75,7 +75,7 @@ TRAINING = {  # of train.py
     *("learning-rate", "augmentation", "synthetic", "force", "resume", "save-every", "max-pixels", "use-nam"),
     *("fd", "align", "device", "precision", "workers", "threads", "debug"),
 } | BACKBONE
-INSPECTED = {  # of deploy/inspect.py
+INSPECTED = {"debug"} | {  # of deploy/inspect.py
     *("output", "format", "exit-code", "threshold", "max-pixels", "threads", "provider", "precision")
 }
 # Command line -> the flags that act in it; of all others each is refused.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 
 from utils.text import is_folder_name
@@ -30,6 +31,17 @@ def _number(kind: type, low, high, what: str, above: bool = False):
         return value
 
     return parse
+
+
+def finite(text: str) -> float:
+    """An argparse type: any number that is one."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
 
 
 def name_part(text: str) -> str:
