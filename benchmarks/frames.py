@@ -36,6 +36,8 @@ from utils.command import run_command
 from utils.image_statistics import implausible_references, reason_of, statistics_of
 
 DRAWS, SHOTS = 1000, 4
+OUT_BY = (50, 65, 80)  # per cent of the width that a part is shifted by, out of the frame
+PATCH = 10  # times along each side: a patch of ground fills a frame
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -88,7 +90,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def failing(photo: Image.Image) -> dict[str, Image.Image]:
     """What a camera gives that fails or sees no part, in the size of a photograph. Noise: standard deviation
-    in grey levels; blur: in pixels where the longer side is 900."""
+    in grey levels; blur: in pixels where the longer side is 900. Out by: shifted to the right, and filled
+    with the repeated or mirrored edge or with a patch of ground, of the upper left corner."""
     pixels, generator = np.asarray(photo, np.float32), np.random.default_rng(0)
     height, width = pixels.shape[:2]
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
@@ -112,6 +115,13 @@ def failing(photo: Image.Image) -> dict[str, Image.Image]:
         frames[f"no {colour}"] = pixels * (np.arange(3) != number)
     for factor in (2, 4, 1 / 4, 1 / 8):
         frames[f"exposure x {factor:g}"] = pixels * factor
+    ground = np.tile(pixels[: height // PATCH, : width // PATCH], (2 * PATCH, 2 * PATCH, 1))[:height, :width]
+    edges = {"edge": cv2.BORDER_REPLICATE, "mirror": cv2.BORDER_REFLECT_101, "ground": cv2.BORDER_TRANSPARENT}
+    for share, (name, edge) in itertools.product(OUT_BY, edges.items()):
+        shift = np.array([[1, 0, width * share / 100], [0, 1, 0]])
+        frames[f"out by {share} %, {name}"] = cv2.warpAffine(
+            pixels, shift, (width, height), dst=ground.copy(), borderMode=edge
+        )
     return {kind: Image.fromarray(frame.clip(0, 255).astype(np.uint8)) for kind, frame in frames.items()}
 
 

@@ -23,7 +23,7 @@ from utils.numbers import percentile_of
 from utils.text import one_line, printable
 from utils.tile_layout import Crops
 
-FORMAT = "2"
+FORMAT = "3"
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 LEAST_HEAT = 1e-30  # map values between no heat and opaque heat
 MOST_BRACKETS = 100  # in the settings
@@ -34,7 +34,7 @@ PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # and what OpenVINO calls them
 class Result:
     """The result of one photograph of `size` (width, height): its scores, its map (G,G), whether it is
     anomalous (None: there is no threshold), and the boxes of its hot regions, the hottest first. statistics:
-    those of the image (9,)."""
+    those of the image (10,)."""
 
     size: tuple[int, int]
     score: float

@@ -582,7 +582,7 @@ class AnomalyDetector:
     def _predictions(
         self, raw: ScoreMaps, sizes: Sequence[tuple[int, int]], statistics: Sequence[np.ndarray]
     ) -> list[Prediction]:
-        """Those of photographs with these score maps, (width, height) and image statistics (9,)."""
+        """Those of photographs with these score maps, (width, height) and image statistics (10,)."""
         maps, scores = fused_scores(raw, self.scorer.detector.settings, self.config.image_score)
         limit, scale = self.threshold, self.heat_scale
         return [

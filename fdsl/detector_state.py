@@ -175,7 +175,7 @@ def with_masks(
 def facts_of_references(
     tensors: Mapping[str, Tensor],
 ) -> tuple[list[tuple[int, int]], np.ndarray, GreyRange | None]:
-    """The references' (width, height), their statistics (K,9), and the grey range of photographs with more
+    """The references' (width, height), their statistics (K,10), and the grey range of photographs with more
     than 8 bits."""
     sizes = [(width, height) for width, height in tensors[SIZES].tolist()]
     grey = GreyRange(*tensors[GREY].tolist()) if GREY in tensors else None

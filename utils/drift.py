@@ -42,7 +42,7 @@ class Change(NamedTuple):
 
 
 class Drift:
-    """Follows photographs in the order they come. `references`: their statistics (K,9), as
+    """Follows photographs in the order they come. `references`: their statistics (K,10), as
     utils/image_statistics.py gives them."""
 
     def __init__(self, references: np.ndarray, window: int = WINDOW) -> None:

@@ -1,5 +1,5 @@
 """Whether an image can show what the references show: its brightness, contrast, sharpness, noise, colours,
-repeated and shifted lines compared with theirs.
+repeated and shifted lines, and how much of it the part takes, compared with theirs.
 
 The bounds are wide: they are for frames that show no part, lost some of it, are torn, noisy or out of focus.
 On real photographs of six products none is exceeded (docs/measurements.md).
@@ -15,9 +15,9 @@ import numpy as np
 NO_PART = "no part in the picture"
 LOST, SHIFTED = "part of the picture is lost", "part of the picture is shifted"
 OUT_OF_FOCUS, NOISY = "out of focus", "noisier than the references"
-COLOUR_LOST = "a colour is lost"
+COLOUR_LOST, LESS_PART = "a colour is lost", "less of the part than in the references"
 DARK, BRIGHT = "darker than the references", "brighter than the references"
-PER_IMAGE = 9  # statistics
+PER_IMAGE = 10  # statistics
 CELL = 16  # pixels: side of the cells that the noise is found in,
 SMOOTHEST = 0.05  # in this share of them
 REPEATED = 0.05  # grey levels, on average: a row or column that differs less from the one before repeats it
@@ -25,6 +25,9 @@ ACROSS = 0.7  # of a line's pixels differ from the line before in a step,
 STEP = 2  # which is so many lines wide after resizing
 BLOCKS = 112  # along a side, about: means of such blocks are as sharp where a small photograph is enlarged
 NEAREST_SHIFT = 1 / 32  # of a row's length
+GROUND_BLOCKS = 28  # along a side, about: the outermost are ground, of which
+GROUND_SHARE = 0.75  # lie as near to their median as ground does; the part differs
+PART_SPREADS, PART_LEVELS = 4, 5  # times as much, and by so many levels more
 LEAST_CONTRAST, LEAST_SHARPNESS, MOST_SHARPNESS = 1 / 8, 1 / 7, 7.0  # of the references' lowest or highest
 LEAST_FOCUS, MOST_NOISE = 1 / 2, 6.0  # likewise,
 LEAST_COARSE_FOCUS = 1 / 1.5  # of the other references' lowest: these have no defects, and vary less
@@ -32,6 +35,8 @@ NOISE_FLOOR = 0.5  # grey levels: of references with less, as where they are sat
 LEAST_LIGHT = 1 / 8  # of the references' distance from black, and from white
 MORE_REPEATED = 0.15  # of the side, beyond the references' longest run of repeated lines
 MORE_SHIFTED = 0.4  # beyond the references' largest shift
+LEAST_PART = 1 / 3  # of the references' smallest share of part,
+CLEAR_PART = 0.1  # where that is more than this: textures have less, for all of them is ground
 # Focus in blocks, of an image that has less contrast than every reference: that of white noise is 2.24, a
 # little less after resizing; and times the references' highest.
 WHITE, WHITER = 2.0, 1.15
@@ -39,11 +44,12 @@ ASPECT = 1.25  # times another ratio of width to height than the references', fr
 
 
 def statistics_of(pixels: np.ndarray) -> np.ndarray:
-    """An image (3,S,S) uint8, S from 4 on -> (9,) float64, of its grey levels: mean; standard deviation; mean
-    absolute Laplacian; longest run of rows or columns that repeat the one before and end in a step across the
-    image, as a share of S; standard deviation of the noise; root mean square of the Laplacian divided by that
-    of the gradient; the same of the image of BLOCKS x BLOCKS; how much better a row agrees with the one above
-    it after a shift, in variances. Last the least standard deviation of a colour."""
+    """An image (3,S,S) uint8, S from 4 on -> (10,) float64, of its grey levels: mean; standard deviation;
+    mean absolute Laplacian; longest run of rows or columns that repeat the one before and end in a step
+    across the image, as a share of S; standard deviation of the noise; root mean square of the Laplacian
+    divided by that of the gradient; the same of the image of BLOCKS x BLOCKS; how much better a row agrees
+    with the one above it after a shift, in variances. Last, of its colours: the least standard deviation of
+    one; the share of blocks that are no ground."""
     grey = pixels.mean(0, dtype=np.float32)
     down, right, laplacian = _derivatives(grey)
     side = max(len(grey) // BLOCKS, 1)
@@ -59,6 +65,7 @@ def statistics_of(pixels: np.ndarray) -> np.ndarray:
             _focus(*_derivatives(_means(columns, side))),
             _shift(columns - columns.mean()),
             min(colour.std(dtype=np.float32) for colour in pixels),
+            _share_of_part(pixels),
         ],
         np.float64,
     )
@@ -99,6 +106,21 @@ def _shift(grey: np.ndarray) -> float:
     return float((gain / np.maximum(larger, max(energy.mean(), np.finfo(np.float32).tiny))).max())
 
 
+def _share_of_part(pixels: np.ndarray) -> np.floating:
+    """An image (3,S,S) uint8 -> the share of blocks of which a colour differs clearly from the median of the
+    outermost blocks, more than these do among each other."""
+    side = max(pixels.shape[1] // GROUND_BLOCKS, 1)
+    count = pixels.shape[1] // side
+    rows = pixels[:, : count * side, : count * side].reshape(3, count, side, -1).sum(2, dtype=np.uint32)
+    blocks = rows.reshape(3, count, count, side).sum(3) / side**2
+    outermost = np.ones((count, count), bool)
+    outermost[1:-1, 1:-1] = False
+    ground = np.median(blocks[:, outermost], 1)
+    distances = np.abs(blocks - ground[:, None, None]).max(0)
+    spread = np.quantile(distances[outermost], GROUND_SHARE)
+    return (distances > PART_SPREADS * spread + PART_LEVELS).mean()
+
+
 def _longest_run(differences: np.ndarray) -> int:
     """Lines' differences (n,S) from the one before -> how many lines one after the other repeat it, next to a
     step. Beside a part on uniform ground lines repeat each other too, but the next one changes in places."""
@@ -125,9 +147,9 @@ def _noise(bent: np.ndarray) -> float:
 
 
 def reason_of(found: np.ndarray, references: np.ndarray, least_coarse: float = LEAST_FOCUS) -> str:
-    """Why an image of these statistics (9,) cannot be judged by references of those (K,9); "" where it can.
-    `least_coarse`: the least focus in blocks, of the references' lowest."""
-    brightness, contrast, sharpness, repeated, noise, focus, coarse, shift, colour = found
+    """Why an image of these statistics (10,) cannot be judged by references of those (K,10); "" where it
+    can. `least_coarse`: the least focus in blocks, of the references' lowest."""
+    brightness, contrast, sharpness, repeated, noise, focus, coarse, shift, colour, share = found
     low, high = references.min(0), references.max(0)
     if contrast < LEAST_CONTRAST * low[1]:
         return NO_PART
@@ -147,11 +169,13 @@ def reason_of(found: np.ndarray, references: np.ndarray, least_coarse: float = L
     if noise > MOST_NOISE * max(high[4], NOISE_FLOOR) or sharpness > MOST_SHARPNESS * high[2]:
         return NOISY
     white = coarse > max(WHITE, WHITER * high[6]) and contrast < low[1]
-    return NO_PART if white else ""
+    if white:
+        return NO_PART
+    return LESS_PART if low[9] > CLEAR_PART and share < LEAST_PART * low[9] else ""
 
 
 def reasons_among(found: np.ndarray) -> dict[int, str]:
-    """Those of several references, by their statistics (K,9), that cannot be judged by the others, each with
+    """Those of several references, by their statistics (K,10), that cannot be judged by the others, each with
     the reason."""
     if len(found) < 2:
         return {}

@@ -11,7 +11,7 @@ from models.onnx_graph import DetectorGraph
 from utils.errors import ModelError
 from utils.options import as_stored
 
-FORMAT = "2"
+FORMAT = "3"
 
 
 def export_detector(

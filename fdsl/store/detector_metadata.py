@@ -16,7 +16,7 @@ from utils.options import INLINE, from_stored, without
 from utils.text import one_line, printable
 
 METADATA_KEY = "fdsl_detector"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ FACTS = [
     {"settings": None},
     {"digest": None},
     {"digest": "\x1b[2J"},
-    {"fdsl_format": "2\n\x1b[2J"},
+    {"fdsl_format": "3\n\x1b[2J"},
     {"fdsl_format": "1" * 10_000},
 ]
 

@@ -11,6 +11,7 @@ from utils.image_statistics import (
     BRIGHT,
     COLOUR_LOST,
     DARK,
+    LESS_PART,
     LOST,
     NO_PART,
     NOISY,
@@ -173,6 +174,37 @@ def test_a_part_lies_anywhere_on_uniform_ground(ground):
             assert reason_of(on_ground(*one), np.stack([on_ground(*place) for place in places])) == ""
 
 
+def on_uneven_ground(seed, left=24):
+    """A red plate of half the side on ground as bright as it, with a gradient of light; its left edge."""
+    ground = np.indices((SIDE, SIDE)).sum(0) / 8 + np.random.default_rng(seed).normal(110, 2, (SIDE, SIDE))
+    image = np.stack([ground] * 3)
+    left, right = max(left, 0), min(left + 48, SIDE)
+    image[:, 24:72, left:right] += np.array([80, -40, -40])[:, None, None]
+    return image.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [96, 224, 448])
+def test_a_part_that_is_mostly_out_of_the_frame_has_a_reason(size):
+    def statistics(image):
+        resized = Image.fromarray(image.transpose(1, 2, 0)).resize((size, size))
+        return statistics_of(np.asarray(resized).transpose(2, 0, 1))
+
+    references = np.stack([statistics(on_uneven_ground(seed)) for seed in (1, 2)])
+    assert 0.15 < references[0, 9] < 0.35
+    for left in (84, 90):
+        assert reason_of(statistics(on_uneven_ground(3, left)), references) == LESS_PART
+    for left in (0, 12, 36, 60):
+        assert reason_of(statistics(on_uneven_ground(3, left)), references) == ""
+
+
+def test_a_texture_is_all_ground_and_never_shows_less_of_the_part():
+    for image in (part(1), enlarged(1)):
+        known, moved = statistics_of(image), statistics_of(np.roll(image, len(image[0]) // 2, 2))
+        assert known[9] < 0.05 and reason_of(moved, known[None]) == ""
+    without = np.array([[100.0, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 0.09]])
+    assert reason_of(np.append(without[0, :9], 0.0), without) == ""
+
+
 def test_a_little_noise_is_none_where_the_references_are_saturated():
     saturated = frame(255)
     saturated[:, 30:60, 30:60] = part()[:, 30:60, 30:60]
@@ -200,35 +232,42 @@ def test_of_uniform_and_very_small_images_all_statistics_are_numbers():
 @pytest.mark.parametrize(
     "found, reason",
     [
-        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 40), ""),
-        ((100, 4.9, 5, 0.1, 1, 1, 1.2, 0, 40), NO_PART),
-        ((12, 40, 5, 0.1, 1, 1, 1.2, 0, 40), DARK),
-        ((237, 40, 5, 0.1, 1, 1, 1.2, 0, 40), BRIGHT),
-        ((100, 40, 0.7, 0.1, 1, 1, 1.2, 0, 40), OUT_OF_FOCUS),
-        ((100, 40, 36, 0.1, 1, 1, 1.2, 0, 40), NOISY),
-        ((100, 40, 5, 0.26, 1, 1, 1.2, 0, 40), LOST),
-        ((100, 40, 5, 0.1, 6.1, 1, 1.2, 0, 40), NOISY),
-        ((100, 40, 5, 0.1, 1, 0.49, 1.2, 0, 40), OUT_OF_FOCUS),
-        ((100, 40, 5, 0.1, 1, 1, 0.59, 0, 40), OUT_OF_FOCUS),
-        ((100, 40, 5, 0.1, 1, 1, 0.61, 0, 40), ""),
-        ((100, 39, 5, 0.1, 1, 1, 2.01, 0, 40), NO_PART),
-        ((100, 41, 5, 0.1, 1, 1, 2.01, 0, 40), ""),
-        ((100, 39, 5, 0.1, 1, 1, 1.99, 0, 40), ""),
-        ((100, 40, 5, 0.1, 1, 1, 1.2, 0.41, 40), SHIFTED),
-        ((100, 40, 5, 0.1, 1, 1, 1.2, 0.39, 40), ""),
-        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 4.4), COLOUR_LOST),
-        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 4.6), ""),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 0.6), ""),
+        ((100, 4.9, 5, 0.1, 1, 1, 1.2, 0, 40, 0.6), NO_PART),
+        ((12, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 0.6), DARK),
+        ((237, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 0.6), BRIGHT),
+        ((100, 40, 0.7, 0.1, 1, 1, 1.2, 0, 40, 0.6), OUT_OF_FOCUS),
+        ((100, 40, 36, 0.1, 1, 1, 1.2, 0, 40, 0.6), NOISY),
+        ((100, 40, 5, 0.26, 1, 1, 1.2, 0, 40, 0.6), LOST),
+        ((100, 40, 5, 0.1, 6.1, 1, 1.2, 0, 40, 0.6), NOISY),
+        ((100, 40, 5, 0.1, 1, 0.49, 1.2, 0, 40, 0.6), OUT_OF_FOCUS),
+        ((100, 40, 5, 0.1, 1, 1, 0.59, 0, 40, 0.6), OUT_OF_FOCUS),
+        ((100, 40, 5, 0.1, 1, 1, 0.61, 0, 40, 0.6), ""),
+        ((100, 39, 5, 0.1, 1, 1, 2.01, 0, 40, 0.6), NO_PART),
+        ((100, 41, 5, 0.1, 1, 1, 2.01, 0, 40, 0.6), ""),
+        ((100, 39, 5, 0.1, 1, 1, 1.99, 0, 40, 0.6), ""),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0.41, 40, 0.6), SHIFTED),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0.39, 40, 0.6), ""),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 4.4, 0.6), COLOUR_LOST),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 4.6, 0.6), ""),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 0.19), LESS_PART),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 0.21), ""),
+        ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 1.0), ""),
     ],
 )
 def test_each_bound_is_relative_to_the_references(found, reason):
-    assert reason_of(np.array(found, float), np.array([[100.0, 40, 5, 0.1, 1, 1, 1.2, -0.1, 40]])) == reason
+    reference = np.array([[100.0, 40, 5, 0.1, 1, 1, 1.2, -0.1, 40, 0.6]])
+    assert reason_of(np.array(found, float), reference) == reason
 
 
 def test_what_the_references_span_is_no_reason():
-    wide = np.array([[20.0, 10, 1, 0.0, 0, 0.8, 0.8, 0, 5], [240, 80, 10, 0.6, 4, 1.6, 2.1, 0.8, 80]])
-    for found in ((10, 5, 0.5, 0.7, 0, 0.45, 0.5, 1.1, 0.2), (250, 90, 60, 0.0, 20, 2, 2.2, 0, 90)):
+    wide = np.array(
+        [[20.0, 10, 1, 0.0, 0, 0.8, 0.8, 0, 5, 0.2], [240, 80, 10, 0.6, 4, 1.6, 2.1, 0.8, 80, 0.8]]
+    )
+    low = (10, 5, 0.5, 0.7, 0, 0.45, 0.5, 1.1, 0.2, 0.1)
+    for found in (low, (250, 90, 60, 0.0, 20, 2, 2.2, 0, 90, 1)):
         assert reason_of(np.array(found, float), wide) == ""
-        assert reason_of(np.array(found, float), np.array([[100.0, 60, 5, 0.1, 1, 1, 1, 0, 60]])) != ""
+        assert reason_of(np.array(found, float), np.array([[100.0, 60, 5, 0.1, 1, 1, 1, 0, 60, 0.6]])) != ""
 
 
 def test_a_black_reference_is_named_among_several_and_never_all():
