@@ -30,12 +30,15 @@ class NotFinite(ModelError):
     float32 may help."""
 
     def __init__(self, name: str, dtype: torch.dtype) -> None:
+        super().__init__(name, dtype)  # processes send it to each other
         self.name, self.precision = name, str(dtype).removeprefix("torch.")
         self.narrow = dtype != torch.float32
+
+    def __str__(self) -> str:
         cure = (
             "make the detector with --precision fp32" if self.narrow else "check the photograph and the heads"
         )
-        super().__init__(f"{name}: its anomaly map is not finite in {self.precision}; {cure}.")
+        return f"{self.name}: its anomaly map is not finite in {self.precision}; {cure}."
 
 
 class Scorer:

@@ -6,17 +6,18 @@ import contextlib
 import logging
 from pathlib import Path
 
-from fdsl.evaluation.compute_maps import Overflow, Problem
 from fdsl.evaluation.plan import EvaluationOptions, PlannedRun
 from fdsl.evaluation.single_pass import Detectors, compute_maps
 from fdsl.evaluation.write_results import VALIDATION_MAPS, write_results
 from fdsl.parallel.by_category import begin, compute_among
+from fdsl.scoring import NotFinite
 from fdsl.store.maps import RunMaps, join_run_maps, load_maps
 from models.methods.registry import METHODS
 from utils.device import seed_everything
 from utils.errors import DataError
 from utils.log import start_logging
 from utils.signals import how_to_continue
+from utils.text import printable
 from utils.world import World
 
 logger = logging.getLogger("fdsl")
@@ -49,15 +50,19 @@ def evaluate_runs(runs: list[PlannedRun], options: EvaluationOptions, world: Wor
 
 
 def computed_maps(
-    run: PlannedRun, fingerprint: str, problem: Problem | None, options: EvaluationOptions
+    run: PlannedRun, fingerprint: str, problem: NotFinite | None, options: EvaluationOptions
 ) -> RunMaps:
     """The computed maps of a run, in float32 where values overflowed in its precision; ModelError where they
     are not finite."""
-    if isinstance(problem, Overflow):
-        logger.warning("%s The run is repeated in float32.", problem)
-        run.folder.fall_back_to_float32()
-    elif problem is not None:
+    if problem is not None and not problem.narrow:
         raise problem
+    if problem is not None:
+        logger.warning(
+            "Values overflowed in %s at %s. The run is repeated in float32.",
+            problem.precision,
+            printable(problem.name),
+        )
+        run.folder.fall_back_to_float32()
     maps = run.finished_maps(fingerprint)
     if maps is None:  # of another precision, or of a process whose files are not there yet
         detectors = Detectors([run])

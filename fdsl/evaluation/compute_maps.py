@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from data.dataset import InspectionDataset
 from data.region_of_interest import MaskFolders
@@ -18,51 +17,7 @@ from models.detector import NO_WINDOWS, Detector
 from models.features import ScoreMaps, join_score_maps
 from models.method import BankMethod
 from utils.config import AUTO
-from utils.errors import ModelError
 from utils.text import printable
-
-
-class Overflow(Exception):
-    """Maps that are not finite, in a precision narrower than float32; the message names the image."""
-
-
-Problem = Overflow | ModelError  # why a run has no maps: float32 mends the first, the user the second
-
-
-def problem_of(error: NotFinite) -> Problem:
-    """The problem of a test run with a map that is not finite."""
-    if error.narrow:
-        return Overflow(f"Values overflowed in {error.precision} at {printable(error.name)}.")
-    return ModelError(
-        f"The map of {printable(error.name)} is not finite; check this image and the checkpoint."
-    )
-
-
-class LargerBank(NamedTuple):
-    """A fitted detector whose memory bank begins with the references of a smaller one, and the number of its
-    references."""
-
-    detector: Detector
-    references: int
-
-
-def fit_shots(
-    scorer: Scorer, shots: InspectionDataset, rotations: int | str, larger: LargerBank | None
-) -> None:
-    """Fits the detector to a category's references, each in `rotations` copies (AUTO: by the references), and
-    sets the method's scales. With a `larger` bank, matches with references of both are computed once. Raises
-    NotFinite."""
-    photographs = [shots.photograph(record) for record in shots.records]
-    try:
-        if larger is None or not isinstance(rotations, int):
-            rotations = fit_references(scorer, photographs, rotations)
-        else:
-            larger.detector.matching_once()
-            scorer.detector.take_first_references(larger.detector, len(photographs), larger.references)
-        set_scales(scorer, photographs, rotations)
-    except NotFinite as error:
-        error.name = f"a reference of {shots.records[0].category}"
-        raise
 
 
 @dataclass
@@ -109,17 +64,29 @@ class CategoryJob:
     def detector(self) -> Detector:
         return self.scorer.detector
 
-    def fit(self, what: str, larger: LargerBank | None = None) -> None:
+    def fit(self, what: str, larger: CategoryJob | None = None) -> None:
         """Fits the detector to the test images if it is transductive, then to the references; `what`: the
-        job's name in the log."""
+        job's name in the log. With a `larger` job, whose bank begins with this one's references, matches with
+        references of both are computed once."""
         try:
             if self.detector.is_transductive:
                 self._take_test_images(f"{what}, encoded beforehand")
             if len(self.shots):
-                fit_shots(self.scorer, self.shots, self.runs[0].config.rotations, larger)
+                self._fit_references(larger)
         except NotFinite as error:
+            error.name = f"a reference of {printable(self.category)}"
             self.give_up(error)
         self.tested.layout = self.validation.layout = self.detector.layout
+
+    def _fit_references(self, larger: CategoryJob | None) -> None:
+        photographs = [self.shots.photograph(record) for record in self.shots.records]
+        rotations = self.runs[0].config.rotations
+        if larger is None:
+            rotations = fit_references(self.scorer, photographs, rotations)
+        else:
+            larger.detector.matching_once()
+            self.detector.take_first_references(larger.detector, len(photographs), len(larger.shots))
+        set_scales(self.scorer, photographs, int(rotations))
 
     def _take_test_images(self, what: str) -> None:
         """Fits the detector to a sample of the test images."""

@@ -12,11 +12,11 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from data.dataset import InspectionDataset, make_loader
 from data.grey import doubts_of
-from fdsl.evaluation.compute_maps import CategoryJob, LargerBank, Problem, problem_of
+from fdsl.evaluation.compute_maps import CategoryJob
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.factory import build_detector
 from fdsl.inspection.reading import Reading
@@ -76,8 +76,8 @@ class Detectors:
 
 def compute_maps(
     runs: Sequence[PlannedRun], detectors: Detectors, reading: Reading, memory_gib: float | None = None
-) -> dict[Path, Problem]:
-    """Computes the missing maps of runs of one group; returns folder -> problem for runs without maps.
+) -> dict[Path, NotFinite]:
+    """Computes the missing maps of runs of one group; returns folder -> error for runs without maps.
 
     Runs share one pass over the test images. `memory_gib`: the memory for memory banks and encoded batches,
     by default half of the free one. Banks that do not fit at once are used one after the other; where not
@@ -88,40 +88,28 @@ def compute_maps(
     image that cannot be read.
     """
     sharing = [run for run in runs if not detectors.of(run).detector.is_transductive]
-    shared = [detectors.of(run).detector for run in sharing]
     done: set[PlannedRun] = set()
-    if len(sharing) > 1 and (budget := _budget(shared, reading.batch_size, memory_gib)):
-        with _encoding_once(shared, budget.encoded):
-            failed = SinglePass(sharing, detectors, reading, budget.banks).go()
-        done = set(sharing) - set(failed)
-    problems: dict[Path, Problem] = {}
+    if len(sharing) > 1:
+        shared = [detectors.of(run).detector for run in sharing]
+        most = int(GIB * memory_gib) if memory_gib else free_bytes(shared[0].backbone.device) // 2
+        batch = max(_bytes_of_a_batch(detector, reading.batch_size) for detector in shared)
+        if batch > most:
+            logger.info(
+                "one encoded batch takes %.1f GiB, --memory gives %.1f: each run encodes for itself",
+                batch / GIB,
+                most / GIB,
+            )
+        else:
+            with _encoding_once(shared, 2 * batch):
+                failed = SinglePass(sharing, detectors, reading, max(most - 2 * batch, 1)).go()
+            done = set(sharing) - set(failed)
+    problems: dict[Path, NotFinite] = {}
     for run in runs:
         if run not in done:
             failed = SinglePass([run], detectors, reading).go()
             if run in failed:
-                problems[run.folder.path] = problem_of(failed[run])
+                problems[run.folder.path] = failed[run]
     return problems
-
-
-class Budget(NamedTuple):
-    """Bytes that a pass may use for encoded batches and for memory banks."""
-
-    encoded: int
-    banks: int
-
-
-def _budget(detectors: Sequence[Detector], batch_size: int, memory_gib: float | None) -> Budget | None:
-    """The budget of a pass with all these detectors; None where not even one batch fits."""
-    most = int(GIB * memory_gib) if memory_gib else free_bytes(detectors[0].backbone.device) // 2
-    batch = max(_bytes_of_a_batch(detector, batch_size) for detector in detectors)
-    if batch > most:
-        logger.info(
-            "one encoded batch takes %.1f GiB, --memory gives %.1f: each run encodes for itself",
-            batch / GIB,
-            most / GIB,
-        )
-        return None
-    return Budget(2 * batch, max(most - 2 * batch, 1))
 
 
 def _bytes_of_a_batch(detector: Detector, batch_size: int) -> int:
@@ -218,7 +206,7 @@ class SinglePass:
             larger = next((one for one in banks if one.begins_with(job)), None)
             if larger is None and banks and used + used // len(banks) > self.budget:
                 break
-            job.fit(what, None if larger is None else LargerBank(larger.detector, len(larger.shots)))
+            job.fit(what, larger)
             if larger is None and job.error is None:
                 banks.append(job)
                 used += job.detector.memories.bytes
@@ -239,12 +227,17 @@ def _same_maps(key: Mapping[str, Any], jobs: Iterable[str]) -> str:
 
 
 def compute_category(jobs: Sequence[CategoryJob], reading: Reading, what: str, fingerprint: str) -> None:
-    """Scores the test and validation images of one category for all fitted jobs, and writes their maps."""
-    _score_together(jobs, [job.tested for job in jobs], reading, what)
-    _score_together(jobs, [job.validation for job in jobs], reading, f"{what}, validation images")
+    """Scores the images of one category for all fitted jobs, and writes their maps."""
+    score_category(jobs, reading, what)
     for job in jobs:
         job.write(fingerprint)
         job.release()
+
+
+def score_category(jobs: Sequence[CategoryJob], reading: Reading, what: str) -> None:
+    """Scores the test and then the validation images of one category for all fitted jobs."""
+    _score_together(jobs, [job.tested for job in jobs], reading, what)
+    _score_together(jobs, [job.validation for job in jobs], reading, f"{what}, validation images")
 
 
 def _score_together(

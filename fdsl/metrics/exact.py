@@ -62,12 +62,6 @@ class PixelMetrics:
         pros = _pro(by_region), _pro(by_region, LOW_LIMIT)
         return dict(zip(names, (_auroc(by_pixel), f1, _average_precision(by_pixel), *pros, threshold)))
 
-    def pro(self, limit: float) -> float | None:
-        """PRO up to another false positive rate than PRO_LIMIT, 0 < limit < 1, as MVTec AD 2 takes 0.05; None
-        where it is not defined."""
-        curves = self._curves()
-        return None if curves is None else _pro(curves[1], limit)
-
     def f1_at(self, threshold: float) -> float | None:
         """F1 of pixels that are predicted anomalous at or above a threshold, as the SegF1 of MVTec AD 2; None
         where it is not defined."""

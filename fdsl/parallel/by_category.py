@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fdsl.evaluation.compute_maps import Problem
 from fdsl.evaluation.plan import EvaluationOptions, PlannedRun
 from fdsl.evaluation.single_pass import Detectors, compute_maps
+from fdsl.scoring import NotFinite
 from utils.log import only_from, start_logging
 from utils.world import World
 
@@ -54,7 +54,7 @@ def begin(
 
 def compute_among(
     runs: Sequence[PlannedRun], detectors: Detectors, options: EvaluationOptions, world: World
-) -> dict[Path, Problem]:
+) -> dict[Path, NotFinite]:
     """compute_maps in all processes: each computes its own categories of every run."""
     if not world.joined:
         return compute_maps(runs, detectors, options.reading, options.memory_gib)

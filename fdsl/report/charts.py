@@ -1,4 +1,4 @@
-"""Histograms of scores, ROC and precision-recall curve as SVG: inline in the reports, and as a file.
+"""Histograms of scores, ROC and precision-recall curve as SVG in the reports.
 
 The report moves the threshold in them: it knows the drawing area from LEFT, RIGHT, TOP, BOTTOM and the sizes.
 """
@@ -39,11 +39,6 @@ STYLE += (  # where the drawing area lies, for the slider below it
     f".histogram {{ --chart-left: {LEFT / HISTOGRAM_SIZE[0]:.3%}; "
     f"--chart-across: {1 - (LEFT + RIGHT) / HISTOGRAM_SIZE[0]:.3%}; }}\n"
 )
-FILE_STYLE = """
-svg { --paper: #fff; --ink: #22211f; --muted: #6a6761; --line: #d9d5cd;
-  --normal-fill: #8cc3cb; --defect: #bb3f22; --defect-fill: #a8321a; }
-.title { font: 600 15px system-ui, sans-serif; fill: var(--ink); }
-"""
 
 
 def score_range(scores: np.ndarray, threshold: float | None) -> tuple[float, float]:
@@ -89,10 +84,10 @@ def _y(fraction: float, size: tuple[int, int]) -> float:
     return size[1] - BOTTOM - fraction * (size[1] - TOP - BOTTOM)
 
 
-def _svg(size: tuple[int, int], label: str, body: Sequence[str], extra: str = "") -> str:
+def _svg(size: tuple[int, int], label: str, body: Sequence[str]) -> str:
     return (
         f'<svg class="chart" viewBox="0 0 {size[0]} {size[1]}" role="img" '
-        f'aria-label="{escape(label)}" {extra}>{"".join(body)}</svg>'
+        f'aria-label="{escape(label)}">{"".join(body)}</svg>'
     )
 
 
@@ -106,9 +101,7 @@ def _grid_line(height: float, text: str) -> list[str]:
     return [line, _text(LEFT - 6, height + 4, text, "end")]
 
 
-def histogram_svg(
-    scores: np.ndarray, labels: np.ndarray | None, threshold: float | None, extra: str = ""
-) -> str:
+def histogram_svg(scores: np.ndarray, labels: np.ndarray | None, threshold: float | None) -> str:
     """How many scores (n,) lie in each bin: those of normal images above the axis and those of defects below
     it, or without `labels` (n,) all above it. The threshold is a line, what it calls anomalous is shaded."""
     low, high = score_range(scores, threshold)
@@ -140,7 +133,7 @@ def histogram_svg(
     label = f"Histogram of {len(scores)} image scores"
     if labels is not None:
         label += f": {(~labels).sum()} of normal images above, {labels.sum()} of defects below the axis"
-    return _svg(HISTOGRAM_SIZE, label, [area, *grid, *bars, *_score_axis(low, high), line], extra)
+    return _svg(HISTOGRAM_SIZE, label, [area, *grid, *bars, *_score_axis(low, high), line])
 
 
 def _score_axis(low: float, high: float) -> list[str]:
@@ -184,9 +177,7 @@ def operating_point(scores: np.ndarray, labels: np.ndarray, threshold: float | N
     }
 
 
-def curve_svg(
-    kind: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None, extra: str = ""
-) -> str:
+def curve_svg(kind: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> str:
     """The `roc` or `pr` curve of the image scores with the threshold's point, or the words "not
     defined"."""
     # They take a second, which photographs without labels need not wait for.
@@ -209,7 +200,7 @@ def curve_svg(
     title = "ROC curve" if kind == "roc" else "Precision-recall curve"
     if not labels.any() or labels.all():
         body.append(_text(_x(0.5, size), _y(0.5, size), "not defined", "middle"))
-        return _svg(size, f"{title}: not defined", body, extra)
+        return _svg(size, f"{title}: not defined", body)
     if kind == "roc":
         x, y, _ = roc_curve(labels, scores)
         body.append(f'<path class="chance" d="M{_x(0, size)} {_y(0, size)}L{_x(1, size)} {_y(1, size)}"/>')
@@ -218,7 +209,7 @@ def curve_svg(
     chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(int))
     points = "L".join(f"{_x(x[i], size):.1f} {_y(y[i], size):.1f}" for i in chosen)
     body += [f'<path class="curve" d="M{points}"/>', _point(kind, scores, labels, threshold)]
-    return _svg(size, f"{title} of the image scores", body, extra)
+    return _svg(size, f"{title} of the image scores", body)
 
 
 def _point(kind: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> str:
@@ -230,21 +221,3 @@ def _point(kind: str, scores: np.ndarray, labels: np.ndarray, threshold: float |
     hidden = ' visibility="hidden"' if threshold is None or (kind == "pr" and not alarms) else ""
     place = f'cx="{_x(x, CURVE_SIZE):.1f}" cy="{_y(y, CURVE_SIZE):.1f}"'
     return f'<circle class="point" r="5.5" {place}{hidden}/>'
-
-
-def plots_svg(name: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> str:
-    """A standalone SVG file with the category's histogram, ROC and precision-recall curve."""
-    width, height = HISTOGRAM_SIZE[0] + 2 * CURVE_SIZE[0] + 40, CURVE_SIZE[1] + 50
-    title = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
-    charts = [histogram_svg(scores, labels, threshold, 'x="0" y="70" width="560" height="190"')]
-    for index, kind in enumerate(("roc", "pr")):
-        place = f'x="{HISTOGRAM_SIZE[0] + 20 + index * (CURVE_SIZE[0] + 10)}" y="40" width="250" height="230"'
-        charts.append(curve_svg(kind, scores, labels, threshold, place))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}"><style>{FILE_STYLE}{STYLE}</style>'
-        f'<rect width="100%" height="100%" style="fill: var(--paper)"/>{_text(16, 28, title, "title")}'
-        '<text x="16" y="50" style="font: 12px system-ui; fill: var(--muted)">Image scores: normal images '
-        "above the axis, defects below it; the line and the points are the F1-max threshold.</text>"
-        f"{''.join(charts)}</svg>\n"
-    )

@@ -1,5 +1,4 @@
-"""The pictures of a category: a strip per test image, thumbnails, contact sheet and plots, and what they are
-called."""
+"""The pictures of a category: a strip per test image, thumbnails and contact sheet, with their names."""
 
 from __future__ import annotations
 
@@ -17,7 +16,6 @@ import numpy as np
 
 from fdsl.report import drawing
 from fdsl.report.category_view import THUMB_FOLDER, CategorySummary, CategoryView
-from fdsl.report.charts import plots_svg
 from fdsl.report.contact_sheet import category_sheet, ranked_choice
 from utils.files import write_bytes
 
@@ -27,10 +25,8 @@ PICTURE_QUALITY = 88  # JPEG
 MOST_SIDE = {".jpg": 65_500, ".webp": 16_383}  # pixels, of what the formats hold
 NAME_LENGTH = 60  # longest file name without its ending
 CONTACT_SHEET = "contact_sheet.jpg"
-PLOTS = "plots.svg"
 RESERVED_NAMES = {
     "contact_sheet",
-    "plots",
     THUMB_FOLDER,
     "con",
     "prn",
@@ -73,8 +69,7 @@ def picture_names(image_paths: Iterable[str], defects: Iterable[str]) -> list[st
 
 
 def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -> CategorySummary:
-    """Writes folder/CATEGORY/: a strip and a thumbnail per image, reference thumbnails, contact sheet and
-    plots.
+    """Writes folder/CATEGORY/: a strip and a thumbnail per image, reference thumbnails and contact sheet.
 
     `limit` is the most strips written (None: all), the worst misses and false alarms first; thumbnails are
     made for every image. A photo or mask that cannot be read is replaced by a grey tile and named in
@@ -105,8 +100,6 @@ def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -
         size = drawing.panel_size(photo.shape[0], photo.shape[1], THUMB_SIDE)
         write_image(summary.thumbnail(file), drawing.resize(photo, *size))
     write_image(summary.folder / CONTACT_SHEET, category_sheet(summary))
-    plots = plots_svg(summary.name, summary.scores, summary.labels, summary.score_threshold)
-    write_bytes(summary.folder / PLOTS, plots.encode())
     return summary
 
 

@@ -16,7 +16,7 @@ from fdsl.metrics.exact import MORE_METRICS
 from fdsl.report import charts, drawing
 from fdsl.report.category_view import CategorySummary
 from fdsl.report.pages import url_of, write_page
-from fdsl.report.pictures import CONTACT_SHEET, PLOTS
+from fdsl.report.pictures import CONTACT_SHEET
 from fdsl.report.published import dataset_title
 from fdsl.report.tables import mean_and_spread, per_cent
 from utils.options import as_stored
@@ -173,7 +173,6 @@ def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
         "scale": item.scale,
         "references": item.references,
         "sheet": url_of(item.folder / CONTACT_SHEET, folder),
-        "plots_file": url_of(item.folder / PLOTS, folder),
     }
 
 

@@ -1,7 +1,5 @@
 """test.py --submission: what the server of MVTec AD 2 takes, by the rules of its published checker."""
 
-import json
-
 import numpy as np
 import pytest
 import tifffile
@@ -65,12 +63,6 @@ def test_both_trees_are_what_the_checker_takes(dataset, tiny_configs, tmp_path, 
         "anomaly_images",
         "anomaly_images_thresholded",
     }
-    (written,) = (tmp_path / "results").rglob("mvtec_ad_2.json")
-    metrics = json.loads(written.read_text())
-    assert set(metrics["categories"]) == set(COUNTS)
-    for found in (*metrics["categories"].values(), metrics["mean"]):
-        assert 0 <= found["segf1"] <= 1 and 0 <= found["aupro_05"] <= 1
-    assert f"can, test_public: SegF1 {100 * metrics['categories']['can']['segf1']:.1f}" in logged()
     highest = {}
     for file in maps:
         values = tifffile.imread(sent / "anomaly_images" / file)

@@ -163,6 +163,9 @@ def test_a_map_that_is_not_finite_names_its_image(place, tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(Detector, "forward", spoilt)
-    with pytest.raises(ModelError, match="The map of cup/test/good/001.png is not finite"):
+    with pytest.raises(
+        ModelError,
+        match="cup/test/good/001.png: its anomaly map is not finite in float32; check the photograph",
+    ):
         test.main(place.test("--results", str(tmp_path)))
     assert not list(tmp_path.rglob("metrics.json"))

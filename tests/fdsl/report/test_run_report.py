@@ -87,7 +87,7 @@ def test_the_page_needs_nothing_from_elsewhere(run):
             assert (run[0].parent / file).is_file()
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     links = [link for link in links if not link.startswith("#")]
-    assert len(links) == 6 and all((run[0].parent / link).is_file() for link in links)
+    assert len(links) == 3 and all((run[0].parent / link).is_file() for link in links)
 
 
 def test_many_thumbnails_stay_beside_the_page(run, tmp_path, monkeypatch):
