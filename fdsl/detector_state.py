@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from fdsl.config.run_config import FittedConfig
+from fdsl.detector_shapes import MEMORIES, TEST_IMAGES, refuse_other_forms
 from fdsl.factory import assemble, backbone_of_detector, make_method
+from fdsl.references.reference_store import FILE
 from fdsl.store.detector_metadata import METADATA_KEY, DetectorMetadata, checked_metadata, refuse_no_detector
 from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from fdsl.thresholds.threshold import NormalScores, Prior
@@ -29,8 +31,6 @@ ROI, LAYOUT = "roi", "tiles.layout"  # where there are some
 IN_FOLDERS = torch.empty(0, dtype=torch.uint8)  # in place of a ROI that comes with each photograph
 PRIOR = "prior"  # of NormalScores, where there is one
 SIZES, GREY, STATISTICS = "references.sizes", "grey.range", "references.statistics"
-# Name in the file -> that of Memories.
-MEMORIES = {"bank": "whole", "window_bank": "windows", "tile_bank": "tiles"}
 
 
 def save_detector(path: Path, tensors: Mapping[str, Tensor], metadata: DetectorMetadata) -> None:
@@ -45,7 +45,11 @@ def load_detector(path: Path) -> tuple[dict[str, Tensor], DetectorMetadata]:
         values, tensors = read_tensor_file(path, METADATA_KEY)
     except ValueError as error:
         raise ConfigError(f"{path} {error}; save the detector again.") from error
-    return tensors, checked_metadata(path, values)
+    metadata = checked_metadata(path, values)
+    needed = [SIZES, STATISTICS, *(f"{FILE}{number}" for number in range(len(metadata.reference_files)))]
+    if lacking := [name for name in needed if name not in tensors]:
+        raise ConfigError(f"{path} is not a complete detector ({lacking[0]} is missing); save it again.")
+    return tensors, metadata
 
 
 def tensors_of(
@@ -65,9 +69,9 @@ def tensors_of(
     method = detector.method
     if isinstance(method, WithMutualScoring) and method.test_images and method.own_scales:
         compared = method.test_images
-        tensors |= {f"test_images.{name}": value for name, value in compared.memory.state().items()}
+        tensors |= {f"{TEST_IMAGES}.{name}": value for name, value in compared.memory.state().items()}
         scales = [compared.map_scale, compared.score_scale, *method.own_scales]
-        tensors["test_images.levels"] = torch.tensor(scales, dtype=torch.float64)
+        tensors[f"{TEST_IMAGES}.levels"] = torch.tensor(scales, dtype=torch.float64)
     tensors[SIZES] = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 2)
     tensors[STATISTICS] = torch.from_numpy(statistics)
     if grey is not None:
@@ -98,6 +102,7 @@ def restored(
             f"({config.fingerprint}); give the same weights with --pretrained."
         )
     try:
+        refuse_other_forms(tensors, len(backbone.layers), backbone.width)
         state = part_of(tensors, "heads")
         method = make_method(config.detector, backbone.width, len(backbone.layers), state=state)
         detector = assemble(config.detector, backbone, method)
@@ -134,8 +139,8 @@ def _restore(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
         rows, columns = tensors[LAYOUT].tolist()
         detector.layout = TileLayout(rows, columns, detector.grid, backbone.patch_size)
     if isinstance(method, WithMutualScoring):
-        map_scale, score_scale, own_map, own_score = tensors["test_images.levels"].tolist()
-        memory = method.batch.restored(part_of(tensors, "test_images"), backbone.dtype)
+        map_scale, score_scale, own_map, own_score = tensors[f"{TEST_IMAGES}.levels"].tolist()
+        memory = method.batch.restored(part_of(tensors, TEST_IMAGES), backbone.dtype)
         method.test_images = ComparedImages(memory, map_scale, score_scale)
         method.set_own_scales(own_map, own_score)
 

@@ -9,6 +9,7 @@ import difflib
 import inspect
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
@@ -331,15 +332,19 @@ def _hints_of(kind: type) -> list[tuple[Field, Any]]:
 
 
 def _is_of(hint: Any, value: Any) -> bool:
-    """Whether a JSON value is of an annotated type; a tuple is stored as a list."""
+    """Whether a JSON value is of an annotated type; a tuple is stored as a list, a number is finite."""
     kind, parts = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
         return any(_is_of(part, value) for part in parts)
     if kind is dict:
         return type(value) is dict and all(_is_of(parts[1], one) for one in value.values())
+    if kind is tuple and parts[-1] is not Ellipsis:
+        return type(value) is list and len(value) == len(parts) and all(map(_is_of, parts, value))
     if kind in (list, tuple):
         return type(value) is list and all(_is_of(parts[0], one) for one in value)
-    return type(value) is hint or (hint is float and type(value) is int)
+    if hint is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return type(value) is hint
 
 
 def is_stored_text(value: Any) -> bool:

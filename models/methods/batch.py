@@ -221,7 +221,10 @@ class Batch(BatchFacts, Method[BatchMemory]):
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
         tokens = state["tokens"]
         tokens = tokens.to("cpu", tokens.dtype if tokens.dtype.itemsize == 2 else dtype)
-        return BatchMemory(tokens, state["digests"].cpu(), tiles=int(state["tiles"]))
+        tiles = int(state["tiles"])
+        if tokens.shape[2] % tiles:
+            raise ValueError(f"{tokens.shape[2]} tokens of an image are not those of {tiles} tiles")
+        return BatchMemory(tokens, state["digests"].cpu(), tiles=tiles)
 
     def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
         """The maps; those of test images in the memory are computed once."""
