@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from utils.files import parsed_json
+from utils.image_statistics import PER_IMAGE
 
 LARGEST_SIDE = 8192  # pixels of the input
 LARGEST = 2**31  # of a photograph's side
@@ -57,7 +58,7 @@ FIELDS = {
     "heat_low": Field(),
     "heat_high": Field(),
     "reference_sizes": Field(1, LARGEST, (None, 2), whole=True),
-    "reference_statistics": Field(shape=(None, 9)),
+    "reference_statistics": Field(shape=(None, PER_IMAGE)),
 }
 OF_TILES = {
     "width": Field(1, LARGEST, whole=True),

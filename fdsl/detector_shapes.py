@@ -1,5 +1,4 @@
-"""The tensors that a saved detector may hold. Its checksum finds damage. This table finds what another program
-wrote."""
+"""The tensors of a saved detector. A checksum finds damage, this table what another program wrote."""
 
 from __future__ import annotations
 
@@ -8,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from utils.image_statistics import PER_IMAGE
 
 MOST = 2**31
 MOST_TILES = 256  # rows or columns
@@ -40,7 +41,8 @@ class Form:
         )
 
 
-# L, C: feature layers and values of a token of the backbone; T: of text. m: tokens. K: references.
+# L, C: feature layers and values of a token of the backbone; T: of text. m: tokens. K: references;
+# S: statistics of each.
 FORMS = {
     "mean": Form(("L1C", "C")),
     "centred": Form(("LmC",)),
@@ -62,7 +64,7 @@ FORMS = {
     "normal.floor": Form(("1",)),
     "normal.prior": Form(("4",)),
     "references.sizes": Form(("K2",), span=(1, MOST)),
-    "references.statistics": Form(("K9",)),
+    "references.statistics": Form(("KS",)),
     "grey.range": Form(("2",)),
     "tiles.layout": Form(("2",), span=(1, MOST_TILES)),
 }
@@ -71,7 +73,7 @@ FORMS = {
 def refuse_other_forms(tensors: Mapping[str, Tensor], layers: int, width: int) -> None:
     """ValueError where a tensor has not its form in FORMS, or where a memory's sizes are not those of its
     tokens. `layers`, `width`: of the backbone, L and C."""
-    lengths = {"L": layers, "C": width}
+    lengths = {"L": layers, "C": width, "S": PER_IMAGE}
     for name, value in tensors.items():
         memory, _, part = name.partition(".")
         form = FORMS.get(part if memory in (*MEMORIES, TEST_IMAGES) else name)
