@@ -6,9 +6,10 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 from data.images import IMAGE_SUFFIXES
 from data.listing import is_folder, visible_entries, why_unread
@@ -22,20 +23,28 @@ logger = logging.getLogger("fdsl")
 PREDICTIONS = "predict"  # `made_by` in the config.json of a folder that predict.py wrote,
 RENDERED = ("pictures", "masks", "contact_sheet.jpg")  # and its pictures there
 _warned: set[str] = set()
-Problem = Callable[[str, str], None]  # takes a name and the reason
+Found = tuple[str, str]  # a path, and the reason why it cannot be read, "" for a photograph
 
 
-def find_images(
-    inputs: Sequence[str | Path], without: Sequence[str | Path] = (), problem: Problem | None = None
-) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every photograph of `inputs`, each a file, a folder (searched recursively), a pattern,
-    a tar archive, or @FILE, a list of files with a path on each line, relative to the list.
+class Listed(NamedTuple):
+    """A photograph's name and path; without a path, the reason why it cannot be read. `done`: an earlier run
+    has scored it."""
+
+    name: str
+    path: Path | None
+    reason: str = ""
+    done: bool = False
+
+
+def find_images(inputs: Sequence[str | Path], without: Sequence[str | Path] = ()) -> Iterator[Listed]:
+    """Every photograph of `inputs`, each a file, a folder (searched recursively), a pattern, a tar archive,
+    or @FILE, a list of files with a path on each line, relative to the list. Folders that cannot be read, and
+    photographs of a format that is not read, come among them without a path.
 
     A generator in natural order: only one folder's names are in memory at a time. Names are relative to the
     one input folder, or the paths as given where there are several inputs. Folders in `without`, hidden
-    folders and pictures that predict.py rendered are skipped, and no file is given twice. Raises DataError
-    for a missing input; `problem` is called for each folder that cannot be read and each photograph of a
-    format that is not read.
+    folders and pictures that predict.py rendered are skipped, and no file is given twice. DataError for a
+    missing input.
     """
     left_out = {os.path.realpath(folder) for folder in without}
     given_before: set[int] = set()
@@ -45,22 +54,23 @@ def find_images(
         if is_camera(text):
             raise _missing(text)
         if os.path.isdir(text):
-            root, paths = text, _walk(text, left_out, problem)
+            root, found = text, _walk(text, left_out)
         elif os.path.lexists(text):
-            root, paths = os.path.dirname(text), _file(text, problem)
+            root, found = os.path.dirname(text), _file(text)
         elif _is_list(text):
-            root, paths = os.path.dirname(text[1:]), _lines(text[1:], problem)
+            root, found = os.path.dirname(text[1:]), _lines(text[1:])
         elif glob.has_magic(text):
             root = _fixed_part(text)
             parts = os.path.relpath(text, root or ".").split(os.sep)
-            paths = _match(root or ".", parts, left_out, problem)
+            found = _match(root or ".", parts, left_out)
         else:
             raise _missing(text)
-        for path in paths:
-            if may_repeat and _is_repeated(path, given_before):
-                continue
-            name = path if len(inputs) > 1 else _relative(path, root or ".")
-            yield as_key(name.replace(os.sep, "/")), Path(path)
+        for path, reason in found:
+            if reason:
+                yield Listed(as_key(path), None, reason)
+            elif not may_repeat or not _is_repeated(path, given_before):
+                name = path if len(inputs) > 1 else _relative(path, root or ".")
+                yield Listed(as_key(name.replace(os.sep, "/")), Path(path))
 
 
 def _relative(path: str, root: str) -> str:
@@ -74,7 +84,7 @@ def _is_list(text: str) -> bool:
     return text.startswith("@") and os.path.isfile(text[1:])
 
 
-def _lines(file: str, problem: Problem | None) -> Iterator[str]:
+def _lines(file: str) -> Iterator[Found]:
     """The files of a list, one on each line; an archive is replaced by its photographs."""
     try:
         with open(file, "rb") as content:
@@ -83,7 +93,7 @@ def _lines(file: str, problem: Problem | None) -> Iterator[str]:
         raise DataError(f"@{printable(file)}: {error}") from error
     for line in re.split(r"[\r\n]+", text):
         if line.strip():
-            yield from _file(_named(os.path.dirname(file), line.strip()), problem)
+            yield from _file(_named(os.path.dirname(file), line.strip()))
 
 
 def _named(folder: str, line: str) -> str:
@@ -94,19 +104,16 @@ def _named(folder: str, line: str) -> str:
     return next((path for path in paths if os.path.lexists(path) or is_file(path)), paths[1])
 
 
-def _file(path: str, problem: Problem | None) -> Iterator[str]:
+def _file(path: str) -> Iterator[Found]:
     """The file itself, or the photographs in an archive."""
     refuse_compressed(path)
     if not is_archive(path):
-        yield path
+        yield path, ""
         return
     members, unread = contents_of(path)
-    for name in members:
+    for name, reason in [*((name, "") for name in members), *unread.items()]:
         if _is_photograph(name):
-            yield f"{path}{os.sep}{name}"
-    for name, reason in unread.items() if problem is not None else ():
-        if _is_photograph(name):
-            problem(as_key(f"{path}/{name}"), reason)
+            yield f"{path}{os.sep}{name}", reason
 
 
 def _is_photograph(name: str) -> bool:
@@ -147,7 +154,7 @@ def _is_repeated(path: str, given_before: set[int]) -> bool:
 def list_images(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
     """The photographs of files, folders and patterns as a list, each once; DataError when there is none."""
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    paths = list(dict.fromkeys(path for _, path in find_images(inputs)))
+    paths = list(dict.fromkeys(item.path for item in find_images(inputs) if item.path is not None))
     if not paths:
         raise DataError(
             f"{', '.join(printable(item) for item in inputs)}: holds no photograph "
@@ -167,25 +174,22 @@ def _fixed_part(pattern: str) -> str:
     return "".join(fixed)
 
 
-def _entries(folder: str, problem: Problem | None) -> list[os.DirEntry]:
-    """A folder's visible entries in natural order; none where it cannot be read, which `problem` gets."""
+def _entries(folder: str) -> tuple[list[os.DirEntry], list[Found]]:
+    """A folder's visible entries in natural order; none, and the reason, where it cannot be read."""
     try:
         entries = visible_entries(folder)
     except OSError as error:
-        if problem is not None:
-            problem(printable(folder), f"the folder cannot be read ({error.strerror})")
-        return []
+        return [], [(folder, f"the folder cannot be read ({error.strerror})")]
     others = [entry for entry in entries if entry.name not in RENDERED]
-    return others if len(others) < len(entries) and _holds_results(folder) else entries
+    return others if len(others) < len(entries) and _holds_results(folder) else entries, []
 
 
-def _is_image(entry: os.DirEntry, problem: Problem | None) -> bool:
+def _image(entry: os.DirEntry) -> Iterator[Found]:
+    """The file, if it is a photograph, also of a format that is not read."""
     suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix in IMAGE_SUFFIXES:
-        return True
-    if problem is not None and (reason := why_unread(suffix)):
-        problem(printable(entry.path), reason)
-    return False
+    reason = why_unread(suffix)
+    if reason or suffix in IMAGE_SUFFIXES:
+        yield entry.path, reason
 
 
 def _holds_results(folder: str) -> bool:
@@ -198,46 +202,43 @@ def _holds_results(folder: str) -> bool:
     return holds_results
 
 
-def _walk(
-    folder: str, left_out: set[str], problem: Problem | None, above: tuple[str, ...] = ()
-) -> Iterator[str]:
+def _walk(folder: str, left_out: set[str], above: tuple[str, ...] = ()) -> Iterator[Found]:
     """Every image below `folder`, those of a folder before those of its folders. Links to a folder above are
     not followed."""
     real = os.path.realpath(folder)
     if real in left_out or real in above:
         return
     folders = []
-    for entry in _entries(folder, problem):
+    entries, unread = _entries(folder)
+    yield from unread
+    for entry in entries:
         if is_folder(entry):
             folders.append(entry.path)
-        elif _is_image(entry, problem):
-            yield entry.path
+        else:
+            yield from _image(entry)
     for inner in folders:
-        yield from _walk(inner, left_out, problem, (*above, real))
+        yield from _walk(inner, left_out, (*above, real))
 
 
-def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem | None) -> Iterator[str]:
+def _match(folder: str, parts: list[str], left_out: set[str]) -> Iterator[Found]:
     """Every image below `folder` whose path matches the pattern's parts; `**`: any number of folders."""
     if os.path.realpath(folder) in left_out:
         return
     first, rest = parts[0], parts[1:]
-    if first == "**":
-        if not rest:
-            yield from _walk(folder, left_out, problem)
-            return
-        yield from _match(folder, rest, left_out, problem)
-        for entry in _entries(folder, problem):
-            if is_folder(entry) and not entry.is_symlink():
-                yield from _match(entry.path, parts, left_out, problem)
+    if parts == ["**"]:
+        yield from _walk(folder, left_out)
         return
-    for entry in _entries(folder, problem):
-        if not fnmatch(entry.name, first):
+    if first == "**":
+        yield from _match(folder, rest, left_out)
+    entries, unread = _entries(folder)
+    yield from unread if first != "**" else ()
+    for entry in entries:
+        if first == "**":
+            if is_folder(entry) and not entry.is_symlink():
+                yield from _match(entry.path, parts, left_out)
+        elif not fnmatch(entry.name, first):
             continue
-        if rest and is_folder(entry):
-            yield from _match(entry.path, rest, left_out, problem)
-        elif not rest and is_folder(entry):
-            yield from _walk(entry.path, left_out, problem)
-        elif not rest and is_archive(entry.path):
-            yield from _file(entry.path, problem)
-        elif not rest and _is_image(entry, problem):
-            yield entry.path
+        elif is_folder(entry):
+            yield from _match(entry.path, rest, left_out) if rest else _walk(entry.path, left_out)
+        elif not rest:
+            yield from _file(entry.path) if is_archive(entry.path) else _image(entry)

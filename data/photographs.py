@@ -20,7 +20,7 @@ from PIL import Image
 
 from data.grey import doubts_of
 from data.images import MAX_PIXELS, open_image, pages_left_out, to_rgb, upright
-from data.inputs import list_images
+from data.inputs import Listed, list_images
 from data.region_of_interest import MaskFolders
 from data.tensors import photograph_to_pixels
 from utils.archives import is_file
@@ -122,7 +122,7 @@ class Loaded:
 
 
 def read_ahead(
-    files: Iterable[tuple[str, Path]],
+    items: Iterable[Listed],
     size: int,
     threads: int,
     ahead: int,
@@ -132,11 +132,13 @@ def read_ahead(
     grey: GreyRange | None = None,
     masks: MaskFolders | None = None,
 ) -> Iterator[Loaded]:
-    """The photographs of (name, path) in order, read by `threads` threads, at most `ahead` of them in
-    advance; with `masks` each one has its own."""
+    """The photographs in order, read by `threads` threads, at most `ahead` of them in advance; with `masks`
+    each one has its own."""
 
-    def read(name: str, path: Path) -> Loaded:
+    def read(name: str, path: Path | None, reason: str) -> Loaded:
         stamp = None
+        if path is None:
+            return Loaded(name, reason=reason)
         with contextlib.suppress(OSError):  # before it is read: what is written meanwhile is another file
             stamp = stamp_of(path) if stamped and is_file(path) else None
         try:
@@ -156,8 +158,8 @@ def read_ahead(
     with ThreadPoolExecutor(max(1, threads), "read") as pool:
         waiting: deque[Future[Loaded]] = deque()
         try:
-            for name, path in files:
-                waiting.append(pool.submit(read, name, path))
+            for item in items:
+                waiting.append(pool.submit(read, item.name, item.path, item.reason))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:

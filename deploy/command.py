@@ -25,6 +25,7 @@ from utils.text import one_line, printable
 if TYPE_CHECKING:
     from PIL import Image
 
+    from data.inputs import Listed
     from deploy.graph import Graph, Result
     from deploy.journal import Journal
     from deploy.results import Folder
@@ -219,15 +220,9 @@ def rows_of(
     from data.inputs import find_images
     from utils.image_statistics import other_shape
 
-    unreadable: list[dict[str, Any]] = []
     left_out = [folder.folder] if folder is not None else []
     warned = False
-    files = find_images(
-        inputs, left_out, lambda name, reason: unreadable.append({"image": name, "error": reason})
-    )
-    for name, photo, reason in read_ahead(files, graph, max_pixels):
-        yield from unreadable
-        unreadable.clear()
+    for name, photo, reason in read_ahead(find_images(inputs, left_out), graph, max_pixels):
         if photo is None:
             yield {"image": name, "error": reason}
             continue
@@ -239,16 +234,17 @@ def rows_of(
         if folder is not None:
             draw_picture(folder.partial, row, graph, photo, result, pictures)
         yield row
-    yield from unreadable
 
 
 def read_ahead(
-    files: Iterator[tuple[str, Path]], graph: Graph, max_pixels: int
+    items: Iterator[Listed], graph: Graph, max_pixels: int
 ) -> Iterator[tuple[str, Image.Image | None, str]]:
     """Name, photograph and, where it cannot be read, the reason; the next ones are read meanwhile."""
     from data.images import open_image
 
-    def read(name: str, path: Path) -> tuple[str, Image.Image | None, str]:
+    def read(name: str, path: Path | None, reason: str) -> tuple[str, Image.Image | None, str]:
+        if path is None:
+            return name, None, reason
         try:
             return name, open_image(path, max_pixels, graph.grey), ""
         except DataError as refused:
@@ -256,8 +252,8 @@ def read_ahead(
 
     with ThreadPoolExecutor(1, "read") as pool:
         waiting: deque[Future] = deque()
-        for name, path in files:
-            waiting.append(pool.submit(read, name, path))
+        for item in items:
+            waiting.append(pool.submit(read, item.name, item.path, item.reason))
             if len(waiting) > AHEAD:
                 yield waiting.popleft().result()
         while waiting:

@@ -63,7 +63,7 @@ class Arrivals:
         done: set[int],
         settle: float,
         left_out: Sequence[Path] = (),
-        problem: Callable[[str, str], None] | None = None,
+        problem: Callable[[str, str], None] = lambda name, reason: None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.folder, self.done, self.settle = folder, done, settle
@@ -78,7 +78,10 @@ class Arrivals:
     def look(self) -> list[Arrived]:
         """The files at rest, by their time of change. DataError where the folder is not there."""
         now, at_rest, seen = self._clock(), [], set()
-        for name, path in find_images([str(self.folder)], self._left_out, self._problem):
+        for name, path, reason, _ in find_images([str(self.folder)], self._left_out):
+            if path is None:
+                self._problem(name, reason)
+                continue
             try:
                 facts = os.stat(path)
             except OSError:

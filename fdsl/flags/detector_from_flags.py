@@ -208,7 +208,7 @@ def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> No
 def readable(args: argparse.Namespace) -> list[Path]:
     """Those of the test images that stand for all, but for what cannot be read."""
     left_out = [args.output] if args.output else []
-    standing = standing_for_all([path for _, path in find_images(args.input, left_out)])
+    standing = standing_for_all([one.path for one in find_images(args.input, left_out) if one.path])
     chosen = [path for path in standing if _opens(path, args.max_pixels)]
     logger.info("%d test image(s) are encoded beforehand: most of them must be normal", len(chosen))
     return chosen

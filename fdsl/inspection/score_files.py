@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from data.inputs import Listed, find_images
 from data.live import Frame, Source
-from data.manifest import Listed, listed, read_list, write_list
+from data.manifest import read_list, write_list
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
 from fdsl.config.describe import detector_facts
@@ -129,7 +130,7 @@ def score(
         _go_on(drift, folder)
         yield from score_frames(detector, wanted, wanted.source, folder, watch)
         return
-    items = listed(wanted.inputs, [] if folder is None else [folder.folder])
+    items = find_images(wanted.inputs, [] if folder is None else [folder.folder])
     with tempfile.TemporaryFile() if folder is None else open(folder.list, "w+b") as file:
         count = write_list(file, items if folder is None else folder.marked(items, detector.masks))
         if folder is not None:
@@ -154,23 +155,14 @@ def score_items(
     folder: Store | None,
     watch: Watch,
 ) -> Iterator[Row]:
-    """`score` of what was listed, `count` photographs."""
+    """`score` of what was listed, `count` items."""
     reading = wanted.reading
-    unreadable: list[Loaded] = []
-
-    def files() -> Iterator[tuple[str, Path]]:
-        for item in items:
-            if item.path is None:
-                unreadable.append(Loaded(item.name, reason=item.reason))
-            else:
-                yield item.name, item.path
-
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
     how = size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey, detector.masks
-    loaded = read_ahead(files(), *how)
+    loaded = read_ahead(items, *how)
     batches = in_batches(progress(loaded, count, "photographs"), reading.batch_size)
-    yield from _score_loaded(detector, wanted, batches, unreadable, folder, watch)
+    yield from _score_loaded(detector, wanted, batches, folder, watch)
 
 
 def score_frames(
@@ -187,7 +179,7 @@ def score_frames(
     loaded = (_as_loaded(frame, detector, wanted.reading.max_pixels) for frame in source.frames())
     size = 1 if source.endless else wanted.reading.batch_size
     batches = in_batches(progress(loaded, None, "frames"), size)
-    yield from _score_loaded(detector, wanted, batches, [], folder, watch, ahead=not source.endless)
+    yield from _score_loaded(detector, wanted, batches, folder, watch, ahead=not source.endless)
 
 
 def _as_loaded(frame: Frame, detector: AnomalyDetector, max_pixels: int) -> Loaded:
@@ -205,26 +197,23 @@ def _score_loaded(
     detector: AnomalyDetector,
     wanted: Inspection,
     batches: Iterable[list[Loaded]],
-    unreadable: list[Loaded],
     folder: Store | None,
     watch: Watch,
     *,
     ahead: bool = True,
 ) -> Iterator[Row]:
-    """The rows of what was read, and of what is put into `unreadable` meanwhile. `ahead`: a GPU may be given
-    a batch before the one before it is done with."""
+    """The rows of what was read. `ahead`: a GPU may be given a batch before the one before it is done
+    with."""
     on_gpu = detector.scorer.detector.backbone.device.type != "cpu"
     for batch, found in _predicted(detector, batches, ahead and on_gpu):
         readable = _readable(batch)
         for item in readable:
             watch.look_at(item)
-        unreadable += [item for item in batch if item.reason]
-        yield from _skipped(unreadable, folder)
+        yield from (_skipped(item, folder) for item in batch if item.reason)
         for item, prediction in zip(readable, found):
             row = _stored(item, prediction, folder, wanted)
             watch.follow(row)
             yield row
-    yield from _skipped(unreadable, folder)
 
 
 def _readable(batch: Sequence[Loaded]) -> list[Loaded]:
@@ -293,13 +282,11 @@ class Watch:
             logger.warning("warning: %s", sentence)
 
 
-def _skipped(unreadable: list[Loaded], folder: Store | None) -> Iterator[Row]:
-    """A row for each one with its reason, which the folder gets too; empties the list."""
-    for item in unreadable:
-        if folder is not None:
-            folder.skip(item.name, item.reason)
-        yield {"image": item.name, "error": item.reason}
-    unreadable.clear()
+def _skipped(item: Loaded, folder: Store | None) -> Row:
+    """The row of one with a reason, which the folder gets too."""
+    if folder is not None:
+        folder.skip(item.name, item.reason)
+    return {"image": item.name, "error": item.reason}
 
 
 def _stored(item: Loaded, found: Prediction, folder: Store | None, wanted: Inspection) -> Row:

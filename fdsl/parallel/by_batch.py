@@ -7,7 +7,8 @@ import logging
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-from data.manifest import listed, read_list, share_of, write_list
+from data.inputs import find_images
+from data.manifest import read_list, share_of, write_list
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.score_files import Inspection, Watch, finish, score_items
 from fdsl.store.prediction_folder import LIST, PARTIAL, PredictionFolder, rank_journal
@@ -45,7 +46,7 @@ def _begin(detector: AnomalyDetector, wanted: Inspection, output: Path) -> Predi
     done."""
     folder = PredictionFolder(output, wanted.config_of(detector), wanted.resume, wanted.keep_maps)
     with open(folder.list, "wb") as file:
-        write_list(file, folder.marked(listed(wanted.inputs, [output]), detector.masks))
+        write_list(file, folder.marked(find_images(wanted.inputs, [output]), detector.masks))
     folder.keep_done()
     how_to_continue("the same command with --resume goes on after the photographs that are done")
     return folder
@@ -60,7 +61,7 @@ def _score_own(detector: AnomalyDetector, wanted: Inspection, output: Path, worl
         closing(rank_journal(output, world.rank, wanted.keep_maps)) as journal,
     ):
         turn = wanted.reading.batch_size, world.rank, world.size
-        count = sum(item.path is not None for item in share_of(read_list(file), *turn))
+        count = sum(1 for _ in share_of(read_list(file), *turn))
         own = share_of(read_list(file), *turn)
         for _ in score_items(detector, wanted, own, count, journal, watch):
             pass

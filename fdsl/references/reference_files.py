@@ -29,10 +29,7 @@ def reference_files(given: Sequence[str], flag: str = "--references") -> list[Pa
     for one in given:
         if os.path.isdir(one):
             _refuse_dataset(Path(one), flag)
-    problems: list[str] = []
-    for _ in find_images(given, problem=lambda name, reason: problems.append(f"{name}: {reason}")):
-        pass
-    warn([f"among the {what}s {problem}" for problem in problems])
+    warn([f"among the {what}s {one.name}: {one.reason}" for one in find_images(given) if one.reason])
     files = list_images(list(given))
     pages = [(path, pages_left_out(path)) for path in files]
     warn([f"of {what} {printable(path.name)} {count} page(s) are left out" for path, count in pages if count])

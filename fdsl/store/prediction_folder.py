@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from data.manifest import Listed, read_list
+from data.inputs import Listed
+from data.manifest import read_list
 from data.region_of_interest import MaskFolders
 from fdsl.config.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.journal import ROWS, SKIPPED, Journal, RowIndex, in_base64, line_of, maps_in, parsed, row_in

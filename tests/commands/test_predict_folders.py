@@ -86,7 +86,7 @@ def test_pictures_of_a_run_are_not_taken_for_photographs(place, detector, tmp_pa
 def test_a_folder_called_pictures_is_looked_into_where_no_run_wrote_it(tmp_path):
     draw(tmp_path / "pictures" / "1.png", 1)
     (tmp_path / "config.json").write_text('{"made_by": "somebody"}')
-    assert [name for name, _ in find_images([tmp_path])] == ["pictures/1.png"]
+    assert [one.name for one in find_images([tmp_path])] == ["pictures/1.png"]
 
 
 def test_output_references_and_photographs_must_not_lie_in_each_other(place, backbone, tmp_path):

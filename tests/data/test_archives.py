@@ -49,7 +49,7 @@ def place(tmp_path):
 
 
 def names(*inputs):
-    return [name for name, _ in find_images([str(item) for item in inputs])]
+    return [one.name for one in find_images([str(item) for item in inputs])]
 
 
 def test_an_archives_members_are_named_by_it(place):
@@ -105,7 +105,7 @@ def test_a_member_never_leads_out_of_its_archive(place):
     outside = [str(secret), "../secret.png", "../../../secret.png", f"a/../../{secret.name}", "//x/y.png"]
     for number, name in enumerate(outside):
         file = make_tar(place / "tars" / f"{number}.tar", [(name, photo)])
-        ((name, path),) = find_images([file])
+        ((name, path, *_),) = find_images([file])
         assert path.is_relative_to(file) and ".." not in name
         assert np.array_equal(open_image(path), open_image(place / "loose/0.png"))
         assert stamp_of(path)["digest"] == stamp_of(place / "loose/0.png")["digest"]
@@ -128,12 +128,12 @@ def test_links_are_followed_within_the_archive_or_named(place):
     add_links(file, [*soft, *out, ("8.png", "7.png"), ("link.txt", "gone")], tarfile.SYMTYPE)
     add_links(file, [("9.png", "deep/1.png"), ("10.png", "deep/gone.png")], tarfile.LNKTYPE)
     add_links(file, [("pipe.png", "")], tarfile.FIFOTYPE)
-    problems = []
-    found = dict(find_images([file], (), lambda *problem: problems.append(problem)))
+    items = list(find_images([file]))
+    found = {one.name: one.path for one in items if one.path}
     assert sorted(found) == [f"links.tar/{name}.png" for name in ("3", "4", "9", "deep/1", "deep/2")]
     for path in found.values():
         assert np.array_equal(open_image(path), open_image(place / "loose/1.png"))
-    named = {name.rpartition("/")[2]: reason for name, reason in problems}
+    named = {one.name.rpartition("/")[2]: one.reason for one in items if not one.path}
     assert "is a device or a pipe" in named.pop("pipe.png")
     assert list(named) == [f"{n}.png" for n in (5, 6, 7, 8, 10)]
     assert all("is a link to" in reason for reason in named.values())
@@ -156,7 +156,7 @@ def test_a_list_names_files_relative_to_itself(place):
     lines = ["loose/3.png", "", "loose/0.png  ", "loose/gone.png", "loose/3.png", "shards/1.tar"]
     (place / "list.txt").write_text("\n".join([*lines, "/elsewhere/x.png"]))
     found = list(find_images([f"@{place}/list.txt"]))
-    assert [name for name, _ in found] == [
+    assert [one.name for one in found] == [
         "loose/3.png",
         "loose/0.png",
         "loose/gone.png",
@@ -164,7 +164,7 @@ def test_a_list_names_files_relative_to_itself(place):
         "shards/1.tar/3.png",
         "/elsewhere/x.png",
     ]
-    assert [path.is_file() for _, path in found] == [True, True, False, False, False, False]
+    assert [one.path.is_file() for one in found] == [True, True, False, False, False, False]
     reasons = [item.reason for item in read_ahead(found, 32, 1, 1)]
     assert reasons[2].startswith("is missing") and reasons[:2] == ["", ""] == reasons[3:5]
 
@@ -186,14 +186,14 @@ def test_a_list_is_read_as_editors_write_it(place, mark, encoding, ends):
     (place / "list.txt").write_bytes(mark + (ends.join(lines) + ends).encode(encoding))
     found = list(find_images([f"@{place}/list.txt"]))
     wanted = ["loose/3.png", "loose/0.png", "loose/1.png", "loose/2.png", "loose/Prüfteil ' 7.png"]
-    assert [name for name, _ in found] == wanted and all(path.is_file() for _, path in found)
+    assert [one.name for one in found] == wanted and all(one.path.is_file() for one in found)
 
 
 def test_a_name_with_backslashes_and_quotes_is_taken_as_it_stands(place):
     for name in ("a\\b.png", '"c.png"'):
         shutil.copy(place / "loose/1.png", place / name)
     (place / "list.txt").write_text('a\\b.png\n"c.png"\nshards\\1.tar\n"shards/0.tar/0.png"\n')
-    found = [path for _, path in find_images([f"@{place}/list.txt"])]
+    found = [one.path for one in find_images([f"@{place}/list.txt"])]
     assert [path.name for path in found] == ["a\\b.png", '"c.png"', "2.png", "3.png", "0.png"]
     assert len([open_image(path) for path in found]) == 5
 

@@ -48,9 +48,7 @@ def test_where_the_package_is_installed_they_are_photographs(tmp_path):
 @pytest.mark.skipif(can_read_heif(), reason="pillow-heif is installed here")
 def test_where_it_is_not_the_cure_is_named(tmp_path):
     (tmp_path / "a.heic").write_bytes(b"....ftypheic" + bytes(64))
-    reported = []
-    assert not list(find_images([tmp_path], problem=lambda name, reason: reported.append(reason)))
-    assert reported == [
+    assert [one.reason for one in find_images([tmp_path])] == [
         ".heic photographs are not read; install pillow-heif (pip install pillow-heif), or convert it to PNG "
         "or JPEG"
     ]

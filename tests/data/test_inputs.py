@@ -17,7 +17,7 @@ def place(tmp_path_factory):
 
 def test_inputs_files_folders_and_patterns(place, tmp_path):
     def names(*inputs, **more):
-        return [name for name, _ in find_images([str(item) for item in inputs], **more)]
+        return [one.name for one in find_images([str(item) for item in inputs], **more)]
 
     parts = place / "parts"
     assert names(parts) == ["2.png", "10.png", "line b/broken.png", "line b/x,1.png", "line b/deep/7.JPG"]
@@ -35,7 +35,7 @@ def test_inputs_files_folders_and_patterns(place, tmp_path):
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
     draw(tmp_path / "a[1].png", 1)
-    assert [name for name, _ in find_images([tmp_path / "a[1].png"])] == ["a[1].png"]
+    assert [one.name for one in find_images([tmp_path / "a[1].png"])] == ["a[1].png"]
 
 
 def test_links_that_go_round_end_and_hidden_folders_are_passed_over(tmp_path):
@@ -43,25 +43,25 @@ def test_links_that_go_round_end_and_hidden_folders_are_passed_over(tmp_path):
     draw(tmp_path / "in/.hidden/2.png", 2)
     (tmp_path / "in/a/up").symlink_to(tmp_path / "in")
     (tmp_path / "in/self.png").symlink_to(tmp_path / "in/self.png")
-    assert [name for name, _ in find_images([tmp_path / "in"])] == ["self.png", "a/1.png"]
+    assert [one.name for one in find_images([tmp_path / "in"])] == ["self.png", "a/1.png"]
 
 
 def test_names_are_found_one_folder_at_a_time(tmp_path):
     for folder in ("a", "b"):
         draw(tmp_path / folder / "1.png", 1)
     found = find_images([tmp_path])
-    assert next(found)[0] == "a/1.png"
+    assert next(found).name == "a/1.png"
     draw(tmp_path / "b" / "2.png", 2)
-    assert [name for name, _ in found] == ["b/1.png", "b/2.png"]
+    assert [one.name for one in found] == ["b/1.png", "b/2.png"]
 
 
 def test_a_folder_with_brackets_in_its_name_is_taken_literally(tmp_path):
     for name in ("line [new]/a.png", "line [new]/deep/b.png", "line n/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert [name for name, _ in find_images([f"{tmp_path}/line [new]/*.png"])] == ["a.png"]
-    assert [name for name, _ in find_images([f"{tmp_path}/line [new]/**/*.png"])] == ["a.png", "deep/b.png"]
-    assert [path.name for _, path in find_images([f"{tmp_path}/line [n]/*.png"])] == ["c.png"]
+    assert [one.name for one in find_images([f"{tmp_path}/line [new]/*.png"])] == ["a.png"]
+    assert [one.name for one in find_images([f"{tmp_path}/line [new]/**/*.png"])] == ["a.png", "deep/b.png"]
+    assert [one.path.name for one in find_images([f"{tmp_path}/line [n]/*.png"])] == ["c.png"]
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPE"])
@@ -72,7 +72,7 @@ def test_jpeg_by_its_other_names(tmp_path, suffix):
 
 
 def names_of(*inputs):
-    return [name for name, _ in find_images([str(item) for item in inputs])]
+    return [one.name for one in find_images([str(item) for item in inputs])]
 
 
 def test_two_files_never_share_a_name(tmp_path):
@@ -122,14 +122,11 @@ def test_cameras_and_streams_are_answered_with_what_can_be_done(given, tmp_path,
 def test_a_clip_among_photographs_is_named_with_what_can_be_done(tmp_path, name):
     (tmp_path / name).write_bytes(b"0000ftypisom")
     draw(tmp_path / "1.png", 1)
-    problems = []
-    assert [
-        found for found, _ in find_images([str(tmp_path)], problem=lambda *one: problems.append(one))
-    ] == ["1.png"]
-    assert [file for file, _ in problems] == [str(tmp_path / name)]
+    clip, photo = sorted(find_images([str(tmp_path)]))
+    assert photo.name == "1.png" and clip.name == str(tmp_path / name) and clip.path is None
     with pytest.raises(DataError) as refused:
         open_image(tmp_path / name)
-    for sentence in (problems[0][1], str(refused.value)):
+    for sentence in (clip.reason, str(refused.value)):
         assert "give a clip to predict.py --input alone, or let another program save pictures" in sentence
 
 
@@ -137,4 +134,4 @@ def test_a_file_or_folder_that_is_called_like_a_camera(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "0" / "1.png", 1)
     refuse_missing(["0"])
-    assert [name for name, _ in find_images(["0"])] == ["1.png"]
+    assert [one.name for one in find_images(["0"])] == ["1.png"]

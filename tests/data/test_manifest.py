@@ -3,7 +3,8 @@
 import pytest
 
 from data import inputs
-from data.manifest import Listed, listed, read_list, share_of, write_list
+from data.inputs import Listed, find_images
+from data.manifest import read_list, share_of, write_list
 from tests.support.photographs import draw
 
 
@@ -18,7 +19,7 @@ def photographs(tmp_path):
 
 
 def test_photographs_and_what_there_is_to_say_come_in_one_stream(photographs):
-    found = list(listed([photographs]))
+    found = list(find_images([photographs]))
     assert [item.name for item in found if item.path] == [f"{number}.png" for number in range(7)]
     assert [(number, item.reason) for number, item in enumerate(found) if not item.path] == [
         (3, ".dng photographs are not read; convert it to PNG or JPEG"),
@@ -30,8 +31,8 @@ def test_the_inputs_are_walked_once(photographs, monkeypatch, tmp_path):
     walked, plain = [], inputs._entries
     monkeypatch.setattr(inputs, "_entries", lambda *given: walked.append(given[0]) or plain(*given))
     with open(tmp_path / "list", "w+b") as file:
-        assert write_list(file, listed([photographs])) == 7
-        assert list(read_list(file)) == list(read_list(file)) == list(listed([photographs]))
+        assert write_list(file, find_images([photographs])) == 9
+        assert list(read_list(file)) == list(read_list(file)) == list(find_images([photographs]))
     assert len(walked) == 2
 
 
@@ -45,11 +46,10 @@ def test_what_is_done_and_names_that_are_no_unicode_come_back(tmp_path):
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_processes_share_the_batches_of_one(photographs, size, batch_size):
     """Each item once, in whole batches that follow one another; what is done is in no batch."""
-    items = [*listed([photographs]), Listed("done.png", photographs / "0.png", done=True)]
+    items = [*find_images([photographs]), Listed("done.png", photographs / "0.png", done=True)]
     waiting = items[:-1]
     shares = [list(share_of(items, batch_size, rank, size)) for rank in range(size)]
     assert sorted(sum(shares, []), key=waiting.index) == waiting
-    photos = [item for item in waiting if item.path is not None]
     for rank, share in enumerate(shares):
-        batches = [photos[start : start + batch_size] for start in range(0, len(photos), batch_size)]
-        assert [item for item in share if item.path is not None] == sum(batches[rank::size], [])
+        batches = [waiting[start : start + batch_size] for start in range(0, len(waiting), batch_size)]
+        assert share == sum(batches[rank::size], [])

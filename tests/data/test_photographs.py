@@ -1,5 +1,6 @@
 """Photographs are read ahead, in order and few at a time."""
 
+from data.inputs import Listed
 from data.photographs import read_ahead
 from tests.support.photographs import draw_parts
 
@@ -10,7 +11,7 @@ def test_reading_ahead_keeps_the_order_and_holds_few(tmp_path):
     def files():
         for number in range(40):
             asked.append(number)
-            yield str(number), place / ("parts/2.png" if number % 3 else "parts/line b/broken.png")
+            yield Listed(str(number), place / ("parts/2.png" if number % 3 else "parts/line b/broken.png"))
 
     reader = read_ahead(files(), 32, threads=3, ahead=4)
     first = next(reader)
