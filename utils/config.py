@@ -25,6 +25,7 @@ PAPER_SIDE = 240  # the published evaluation's map side, pixels
 FULL = "full"  # as a side of evaluated maps: each mask's own resolution
 IMAGE_SCORES = ("paper", "max", "top1")
 SINGLE_IMAGE_SCORES = IMAGE_SCORES[1:]  # those that do not depend on other images
+BATCH = "batch"  # as a threshold: from the bulk of the input images
 AUTO = "auto"  # rotated copies of the references: as many as the references allow
 
 FD_MODES = ("abs", "signed", "context", "none")

@@ -4,14 +4,13 @@ keywords or a file; `first_contradiction` checks the flags of predict.py and app
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from models.method_facts import MethodFacts
-from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
-from utils.config import OBJECT, WHOLE_IMAGE, MethodConfig, WindowConfig
+from models.methods.registry import METHODS
+from utils.config import BATCH, OBJECT, WHOLE_IMAGE, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.live_sources import is_clip, live_source
 from utils.text import one_line, printable, without_password
@@ -185,9 +184,11 @@ class Asked(dict[str, Any]):
         return bool(self["add_references"] or self["forget"])
 
     @property
-    def place_of_heads(self) -> str:
-        """The given flag for the folder of trained heads; "" where none is given."""
-        return "--checkpoints" if self["checkpoints"] else "--model-name" if self["model_name"] else ""
+    def lacks_heads(self) -> bool:
+        """Whether the method needs trained heads, and none are named."""
+        method = self["method"]
+        named = self["checkpoint"] or self["detector"]
+        return method is not None and METHODS[method].needs_heads and not named
 
     @property
     def inspects(self) -> bool:
@@ -209,8 +210,8 @@ class Asked(dict[str, Any]):
     @property
     def whole_batch(self) -> str:
         """The flag that compares all test images, all of which must exist for that; "" for none."""
-        if self["threshold_from"] == "batch":
-            return "--threshold-from batch"
+        if self["threshold"] == BATCH:
+            return f"--threshold {BATCH}"
         method = self["method"]
         transductive = method is not None and METHODS[method].transductive
         return "--with-batch" if self["with_batch"] else f"--method {method}" if transductive else ""
@@ -226,18 +227,13 @@ class Asked(dict[str, Any]):
     @property
     def thresholds(self) -> list[str]:
         """The given flags each of which sets the threshold."""
-        source = self["threshold_from"]
         given = ["--calibration"] if self["calibration"] else []
-        if self["false_alarm_rate"] is not None and not self["calibration"] and source != "batch":
+        if self["false_alarm_rate"] is not None and not self["calibration"] and self["threshold"] != BATCH:
             given.append("--false-alarm-rate")
         given += ["--threshold"] if self["threshold"] is not None else []
-        return given + (["--threshold-from"] if source in ("labels", "batch") else [])
+        return given + (["--labels"] if self["labels"] is not None else [])
 
 
-OF_HEADS: Rule = (  # of test.py's flags too
-    lambda it: it.place_of_heads and it["checkpoint"],
-    "{it.place_of_heads} is a folder to look up heads in, and --checkpoint names them: leave one out",
-)
 OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`; the flags of a new detector too
     (
         lambda it: it["detector"] and it.making,
@@ -247,17 +243,15 @@ OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`; the flags of a new detector too
         lambda it: not it["detector"] and it.changes,
         "--add-references and --forget change a saved detector: name it with --detector",
     ),
-    OF_HEADS,
     (
-        lambda it: it.place_of_heads and not METHODS[it["method"] or DEFAULT].needs_heads,
-        "{it.place_of_heads} is a folder to look up trained heads in, and the method has none: leave it out, "
-        f"or add --method {WITH_HEADS}",
+        lambda it: it.lacks_heads,
+        "--method {it[method]} needs trained heads: name them with --checkpoint FILE, or train them",
     ),
 )
 OF_THRESHOLDS: tuple[Rule, ...] = (
     (
-        lambda it: it.inspects and it["threshold_from"] == "batch" and it["false_alarm_rate"] == "none",
-        "--threshold-from batch and --false-alarm-rate none contradict each other: leave one out",
+        lambda it: it.inspects and it["threshold"] == BATCH and it["false_alarm_rate"] == "none",
+        "--threshold batch and --false-alarm-rate none contradict each other: leave one out",
     ),
     (
         lambda it: it.inspects and it["calibration"] and it["false_alarm_rate"] == "none",
@@ -268,12 +262,8 @@ OF_THRESHOLDS: tuple[Rule, ...] = (
         "{it.thresholds[0]} and {it.thresholds[1]} are two thresholds: give one",
     ),
     (
-        lambda it: it.inspects and (it["threshold_from"] == "labels") != (it["labels"] is not None),
-        "--threshold-from labels and --labels DIR|CSV belong together",
-    ),
-    (
-        lambda it: it.inspects and it["threshold"] is not None and not math.isfinite(it["threshold"]),
-        "--threshold must be a finite number",
+        lambda it: not it.inspects and it["threshold"] == BATCH,
+        "--threshold batch is of input images, and there are none: add --input",
     ),
 )
 OF_PREDICT: tuple[Rule, ...] = (

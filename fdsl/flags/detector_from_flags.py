@@ -21,9 +21,9 @@ from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection
 from fdsl.references.reference_files import reference_files
 from fdsl.references.transductive import standing_for_all
-from models.methods.registry import METHODS, WITH_HEADS
+from models.methods.registry import METHODS
 from utils.command_line import CommandLine
-from utils.config import AUTO, PLACES, BackboneConfig, MethodConfig
+from utils.config import AUTO, BATCH, PLACES, BackboneConfig, MethodConfig
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
 from utils.live_sources import live_source
@@ -83,8 +83,8 @@ def detector_from_config(file: str | Path) -> AnomalyDetector:
     args = parser.parse_args(["--config", str(as_file("config", file))])
     if problem := contradiction(args, OF_SAVED) or first_contradiction(OF_THRESHOLDS, Asked(vars(args))):
         parser.error(problem)
-    if args.threshold_from == "batch":
-        parser.error("--threshold-from batch is of input images: call learn_threshold_from_batch with them")
+    if args.threshold == BATCH:
+        parser.error("--threshold batch is of input images: call learn_threshold_from_batch with them")
     take_preset(args)
     labelled = read_labels(args.labels) if args.labels else None
     detector = load_or_make(args)
@@ -128,47 +128,18 @@ def _load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         name, references = detector.config.detector.method, detector.config.references
         logger.info("detector %s: method %s, %d reference(s)", args.detector, name, references)
         return detector
-    take_default_method(args)
-    method, checkpoint = METHODS[args.method], args.checkpoint
+    args.method, checkpoint = method_of(args), args.checkpoint
     names = [name for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)]
     flags = {**{name: vars(args).get(name) for name in names}, **places, "method": args.method}
     flags["image_score"] = args.image_score or "max"
-    if method.needs_heads and checkpoint is None:
-        checkpoint = _default_heads(args)
-        if checkpoint is None:
-            raise ConfigError(
-                f"--method {args.method} needs trained heads, and there are none in {_heads_folder(args)}; "
-                "name them with --checkpoint FILE or train them."
-            )
     if checkpoint is not None:
         logger.info("method %s: heads of %s", args.method, checkpoint)
         return AnomalyDetector.from_checkpoint(checkpoint, windows=window_config(vars(args)), **flags)
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
-    logger.info("method %s: %s", args.method, method.words)
-    return AnomalyDetector.from_backbone(windows=windows, **without(flags, OF_HEADS))
-
-
-def take_default_method(args: argparse.Namespace) -> None:
-    """Fills the method where none was asked for: that of the heads that were named, else the default one."""
-    if args.method is not None:
-        return
-    args.method = method_of(args)
-    if args.checkpoint is not None:
-        return
-    if heads := _default_heads(args):
-        logger.info("%s is not used: heads are for --method %s", heads, WITH_HEADS)
+    logger.info("method %s: %s", args.method, METHODS[args.method].words)
     if args.preset is None:
         logger.info("--preset dinov2-small takes DINOv2's features, published to judge better than CLIP's")
-
-
-def _default_heads(args: argparse.Namespace) -> Path | None:
-    """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there."""
-    places = (_heads_folder(args) / f"{name}.safetensors" for name in ("visa", "mvtec"))
-    return next((path for path in places if path.is_file()), None)
-
-
-def _heads_folder(args: argparse.Namespace) -> Path:
-    return (args.checkpoints or Path("checkpoints")) / (args.model_name or "fdsl")
+    return AnomalyDetector.from_backbone(windows=windows, **without(flags, OF_HEADS))
 
 
 def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
@@ -178,10 +149,10 @@ def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
         change_references(detector, args)
         return
     references = reference_files(args.references) if args.references else []
-    if not references and args.threshold_from != "batch" and isinstance(args.false_alarm_rate, float):
+    if not references and args.threshold != BATCH and isinstance(args.false_alarm_rate, float):
         raise ConfigError(
             f"--false-alarm-rate {args.false_alarm_rate:g} is estimated from references, and there are none: "
-            "add --threshold-from batch, or --threshold N."
+            "add --threshold batch, or --threshold N."
         )
     logger.info("%d reference(s)", len(references))
     how: dict[str, Any] = {"rotations": args.rotate_references, "false_alarm_rate": target_rate(args)}
@@ -195,7 +166,7 @@ def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
 def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> None:
     """Takes references out of a saved detector and adds others, as the flags ask; it keeps the rate or the
     threshold that it has, where they ask for no other."""
-    asked = (args.false_alarm_rate, args.threshold, args.threshold_from)
+    asked = (args.false_alarm_rate, args.threshold, args.labels)
     rate = AUTO if asked == (None, None, None) else target_rate(args)
     if args.forget:
         detector.forget(*args.forget, false_alarm_rate=rate)
@@ -225,8 +196,7 @@ def _opens(path: Path, max_pixels: int) -> bool:
 def target_rate(args: argparse.Namespace) -> float | None:
     """The false-alarm rate to estimate a threshold for; None where another threshold, or none, was asked
     for."""
-    elsewhere = args.threshold_from in ("labels", "batch")
-    if args.false_alarm_rate == "none" or args.threshold is not None or elsewhere or args.calibration:
+    if args.false_alarm_rate == "none" or args.threshold is not None or args.labels or args.calibration:
         return None
     return args.false_alarm_rate or 0.01
 
@@ -236,21 +206,20 @@ def set_threshold(
 ) -> None:
     """Sets the threshold that the flags ask for; a loaded detector keeps its own without any. `labelled`: the
     photographs of --labels, and whether they are anomalous."""
-    if args.threshold is not None:
-        detector.set_threshold(args.threshold)
-    elif labelled is not None and args.threshold_from == "labels":
+    if labelled is not None:
         paths, labels = labelled
         detector.learn_threshold(progress(paths, len(paths), "labelled photographs"), labels)
-    elif args.threshold_from == "batch":
-        paths = readable(args)
-        detector.learn_threshold_from_batch(paths, args.false_alarm_rate or 0.01)
+    elif args.threshold == BATCH:
+        detector.learn_threshold_from_batch(readable(args), args.false_alarm_rate or 0.01)
+    elif args.threshold is not None:
+        detector.set_threshold(args.threshold)
     elif args.calibration:
         files = reference_files(args.calibration, "--calibration")
         detector.calibrate(args.false_alarm_rate or 0.01, files)
     elif args.false_alarm_rate == "none":
         detector.threshold = None
-    elif args.detector and (args.false_alarm_rate is not None or args.threshold_from == "references"):
-        detector.calibrate(args.false_alarm_rate or 0.01)
+    elif args.detector and args.false_alarm_rate is not None:
+        detector.calibrate(args.false_alarm_rate)
     if detector.threshold:
         logger.info("threshold %.4g from %s", detector.threshold.score, detector.threshold.source)
         if detector.trust:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from data.datasets import DATASETS
-from fdsl.config.contradictions import OF_HEADS, Asked, first_contradiction
 from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
 from fdsl.flags.groups import (
@@ -56,8 +55,8 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_ablate_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
-    if problem := first_contradiction((OF_HEADS,), Asked({**vars(args), "model_name": None})):
-        parser.error(problem)
+    if args.checkpoints and args.checkpoint:
+        parser.error("--checkpoint names the heads, and --checkpoints where to look: leave one out")
     _refuse_several(args, parser)
     tables = read_tables(args, parser)
     parser.save_settings(args)

@@ -59,7 +59,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         parser.error(f"--token needs at least {SHORTEST_TOKEN} letters, digits and signs of ASCII")
     parser.save_settings(args)
     take_preset(args)
-    args.false_alarm_rate = args.threshold = args.threshold_from = args.calibration = None  # chosen there
+    args.false_alarm_rate = args.threshold = args.labels = args.calibration = None  # chosen there
     return args
 
 

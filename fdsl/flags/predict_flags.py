@@ -18,16 +18,16 @@ from fdsl.flags.groups import (
     take_preset,
 )
 from models.methods.registry import DEFAULT, WITH_HEADS
-from utils.arguments import name_part, real, whole
+from utils.arguments import real, whole
 from utils.command_line import CommandLine
-from utils.config import BackboneConfig
+from utils.config import BATCH, BackboneConfig
 from utils.options import options_of
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
     "preset",
     *(name for name, one in OF_DETECTORS.items() if not (one.place or one.research)),
-    *("references", "checkpoint", "checkpoints", "model_name", "method", "image_score", "rotate_references"),
+    *("references", "checkpoint", "method", "image_score", "rotate_references"),
 )
 OF_DOCTOR = (
     "preset",
@@ -37,7 +37,7 @@ OF_DOCTOR = (
 )
 OF_INPUT = (  # what only photographs that are inspected have a use for
     *("output", "format", "exit-code", "resume", "pictures", "save-maps", "batch-size", "workers"),
-    *("save-masks", "coco", "min-area", "threshold-from"),
+    *("save-masks", "coco", "min-area"),
 )
 EVERY = 1.0  # seconds between two frames of a camera
 COMMON = (  # what --help shows
@@ -110,19 +110,18 @@ def _add_decision_flags(parser: argparse.ArgumentParser) -> None:
         "reliable: a rate of 0.01 takes 99 of them, 0.05 takes 19",
     )
     decision.add_argument(
-        "--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on"
-    )
-    decision.add_argument(
-        "--threshold-from",
-        choices=("references", "labels", "batch"),
-        help="labels: the best F1 on --labels; batch: the bulk of the input images themselves, most of which "
-        "must be normal",
+        "--threshold",
+        type=_threshold,
+        metavar="N|batch",
+        help="call a photograph anomalous from this score on; batch: from the bulk of the input images "
+        "themselves, most of which must be normal",
     )
     decision.add_argument(
         "--labels",
         type=Path,
         metavar="DIR|CSV",
-        help="labelled photographs: a folder with good/ and defect folders, or a file with a header "
+        help="labelled photographs, for the threshold with the best F1; a folder with good/ and defect "
+        "folders, or a file with a header "
         "image,label and paths relative to it, whose labels are good (ok, pass, 0) or anomalous (nok, fail, "
         "defect, 1); another word is refused",
     )
@@ -170,16 +169,8 @@ def add_detector_flags(parser: argparse.ArgumentParser, reads_files: bool = True
     group.add_argument("--references", nargs="+", metavar="DIR|FILE", help="normal images (one is enough)")
     add_max_pixels(group)
     group.add_argument(
-        "--checkpoint",
-        type=Path,
-        metavar="FILE",
-        help="trained heads (default for "
-        "--method fdsl: CHECKPOINTS/MODEL/visa.safetensors, else mvtec.safetensors)",
+        "--checkpoint", type=Path, metavar="FILE", help="trained heads, for --method fdsl and both"
     )
-    group.add_argument(
-        "--checkpoints", type=Path, metavar="DIR", help="where the default is looked up (default checkpoints)"
-    )
-    group.add_argument("--model-name", type=name_part, help="its folder there (default fdsl)")
     method = f"{DEFAULT}; {WITH_HEADS} where --checkpoint is given"
     add_option(group, options_of(DetectorConfig)["method"], method)
     add_option(group, options_of(FittedConfig)["image_score"])
@@ -219,6 +210,19 @@ def _rate(text: str) -> float | str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a number between 0 and 1 (from {LOWEST_RATE:g} on), nor none"
         )
+    return value
+
+
+def _threshold(text: str) -> float | str:
+    """An argparse type: a finite number, or BATCH."""
+    if text == BATCH:
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number, nor {BATCH}")
     return value
 
 

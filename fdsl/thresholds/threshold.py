@@ -262,7 +262,7 @@ def batch_threshold(scores: np.ndarray, peaks: np.ndarray, rate: float) -> Thres
     """
     if len(scores) < FEWEST_OF_BATCH:
         raise ConfigError(
-            f"--threshold-from batch needs {FEWEST_OF_BATCH} images or more; there are {len(scores)}."
+            f"--threshold batch needs {FEWEST_OF_BATCH} images or more; there are {len(scores)}."
         )
     source = (
         f"target false-positive rate {rate:g} (median and lower half of the scores of {len(scores)} test "
@@ -280,7 +280,7 @@ def _bulk_limit(values: np.ndarray, rate: float) -> float:
 def require_both_kinds(labels: Sequence[bool] | np.ndarray) -> None:
     """ConfigError unless there are both normal and anomalous labels."""
     if all(labels) or not any(labels):
-        raise ConfigError("--threshold-from labels needs both normal and anomalous labelled photographs.")
+        raise ConfigError("--labels needs both normal and anomalous labelled photographs.")
 
 
 def labelled_threshold(scores: np.ndarray, labels: np.ndarray) -> Threshold:

@@ -46,7 +46,7 @@ def score_of(found):
 
 
 def test_without_references_the_odd_one_stands_out(line, backbone, tmp_path):
-    found = predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold-from", "batch")
+    found = predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold", "batch")
     assert len(found) == 10 and max(found, key=lambda name: float(found[name]["score"])) == "x.png"
     assert found["x.png"]["anomalous"] == "true" and (tmp_path / "out/skipped.csv").is_file()
     report = (tmp_path / "out/report.html").read_text()
@@ -88,7 +88,7 @@ def test_each_photograph_goes_through_the_backbone_once(
         return encode(self, batch, *more)
 
     monkeypatch.setattr(OpenClipBackbone, "encode", counted)
-    predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold-from", "batch")
+    predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold", "batch")
     assert sum(images) == 10 and "of disk in" in logged() and "encoded beforehand" in logged()
     assert not list(tmp_path.rglob(".fdsl-*"))
     images.clear()
@@ -157,7 +157,7 @@ def test_a_run_says_that_it_sees_the_test_set(datasets, tiny_configs, tmp_path):
         (["--method", "batch", "--with-batch"], ConfigError, "--with-batch does not go"),
         (["--method", "batch", "--references", "good"], ConfigError, "takes no references"),
         (["--method", "batch", "--input", "parts/1.png"], DataError, "give 2 or more"),
-        (["--method", "batch", "--input", "parts/1.png", "parts/2.png", "--threshold-from", "batch"],
+        (["--method", "batch", "--input", "parts/1.png", "parts/2.png", "--threshold", "batch"],
          ConfigError, "needs 8 images"),
     ],
 )  # fmt: skip

@@ -41,7 +41,7 @@ def test_references_that_are_too_large_are_refused(parts, tiny_configs):
 def test_labelled_photographs_that_are_too_large_are_refused(detector, parts):
     arguments = ["--detector", str(detector), "--input", str(parts / "new"), *RUNTIME]
     arguments += ["--output", str(parts / "out")]
-    labelled = ["--threshold-from", "labels", "--labels", str(parts / "labelled")]
+    labelled = ["--labels", str(parts / "labelled")]
     with pytest.raises(DataError, match="labelled/.*above the limit"):
         predict.main([*arguments, *labelled, "--max-pixels", limit_of(parts / "good/1.png")])
 

@@ -88,7 +88,7 @@ def test_a_camera_goes_on_with_resume_and_its_password_is_kept_nowhere(run, monk
     [
         (["--every", "2", "--input", "photos"], "--every is for a camera"),
         (["--input", "0", "photos"], "--input 0 is a camera, a stream or a clip: give it alone"),
-        (["--input", "0", "--threshold-from", "batch"], "--threshold-from batch compares all test images"),
+        (["--input", "0", "--threshold", "batch"], "--threshold batch compares all test images"),
         (["--input", "0", "--workers", "2"], "--workers loads files"),
         (["--input", "clip.mp4", "--resume"], "--resume does not go with the clip clip.mp4"),
         (["--input", "0", "--every", "-1"], "-1 is not a number from 0"),

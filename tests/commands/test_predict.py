@@ -134,15 +134,11 @@ def test_a_region_of_interest_decides_what_is_found(place, backbone, tmp_path):
 def test_what_is_taken_where_nothing_was_asked_for(
     place, checkpoint, backbone, tmp_path, logged, monkeypatch
 ):
-    """Trained heads that lie about are named and not taken."""
     given = ["--references", str(place / "good"), "--input", str(place / "parts/2.png")]
     given += ["--output", str(tmp_path / "out"), *backbone]
-    (tmp_path / "checkpoints").symlink_to(checkpoint.parents[1])
-    monkeypatch.chdir(tmp_path)
     assert predict.main(given) == 0
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["method"] == "plus" and config["windows"]["tiles"] == 1
-    assert "visa.safetensors is not used: heads are for --method fdsl" in logged()
     assert predict.main([*given, "--tiles", "2", "--rotate-references", "1"]) == 0
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["windows"]["tiles"] == 2 and config["rotations"] == 1
@@ -201,7 +197,7 @@ def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint
         "--save-maps",
         *RUNTIME,
     ]
-    assert predict.main(["--checkpoints", str(checkpoint.parents[1]), *arguments]) == 0
+    assert predict.main(["--checkpoint", str(checkpoint), *arguments]) == 0
     row = json.loads((tmp_path / "out/scores.jsonl").read_text())
     base, window = row["base_score"], row["window_score"]
     assert row["image"] == "2.png"
@@ -360,7 +356,7 @@ def test_thresholds(place, detector, tmp_path, capsys):
     for number in range(2):
         draw(tmp_path / "labelled/ok" / f"{number}.png", 50 + number)
         draw(tmp_path / "labelled/red" / f"{number}.png", 60 + number, defect=True)
-    found = decisions("--threshold-from", "labels", "--labels", str(tmp_path / "labelled"))
+    found = decisions("--labels", str(tmp_path / "labelled"))
     assert found[0] == [False, False, True, True]
     (tmp_path / "labels.csv").write_text(
         "image,label\n"
@@ -370,7 +366,7 @@ def test_thresholds(place, detector, tmp_path, capsys):
             for number in range(2)
         )
     )
-    assert decisions("--threshold-from", "labels", "--labels", str(tmp_path / "labels.csv")) == found
+    assert decisions("--labels", str(tmp_path / "labels.csv")) == found
 
 
 @pytest.mark.parametrize("table", ["", "image,label\n", "photo,label\na.png,0\n", "image,label\na.png\n"])
@@ -385,8 +381,6 @@ def test_labels_that_are_none_are_refused(place, detector, tmp_path, table):
                 str(place / "parts"),
                 "--format",
                 "json",
-                "--threshold-from",
-                "labels",
                 "--labels",
                 str(tmp_path / "labels.csv"),
                 *RUNTIME,
@@ -406,24 +400,12 @@ def test_labels_that_are_none_are_refused(place, detector, tmp_path, table):
             ["--references", "r", "--output", "o", "--threshold", "1", "--false-alarm-rate", "0.1"],
             "two thresholds",
         ),
-        (["--references", "r", "--output", "o", "--threshold-from", "labels"], "belong together"),
-        (["--references", "r", "--output", "o", "--labels", "l"], "belong together"),
+        (["--references", "r", "--output", "o", "--labels", "l", "--threshold", "1"], "two thresholds"),
+        (["--references", "r", "--output", "o", "--threshold", "best"], "not a finite number, nor batch"),
+        (["--references", "r", "--output", "o", "--method", "fdsl"], "needs trained heads: name them with"),
         (["--references", "r", "--output", "o", "--threshold", "nan"], "finite"),
         (["--references", "r", "--output", "o", "--false-alarm-rate", "1.5"], "between 0 and 1"),
         (["--references", "r", "--output", "o", "--rotate-references", "0"], "whole number"),
-        (
-            ["--references", "r", "--output", "o", "--checkpoints", "c"],
-            "--checkpoints is a folder to look up trained heads",
-        ),
-        (
-            ["--references", "r", "--output", "o", "--method", "plus", "--model-name", "m"],
-            "the method has none",
-        ),
-        (["--references", "r", "--output", "o", "--checkpoint", "c", "--model-name", "m"], "leave one out"),
-        (
-            ["--detector", "d", "--output", "o", "--model-name", "m"],
-            "--model-name does not go with --detector",
-        ),
     ],
 )
 def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, reported, capsys):
@@ -443,7 +425,6 @@ def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, report
     [
         (["--win-size", "2"], "--win-size is for local windows"),
         (["--window-budget"], "--window-budget is for local windows"),
-        (["--method", "fdsl"], "needs trained heads, and there are none"),
     ],
 )
 def test_flags_that_mean_nothing_without_trained_heads_are_refused(place, backbone, tmp_path, flags, words):
@@ -469,20 +450,6 @@ def test_what_is_not_there_is_named(place, backbone, checkpoint, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no photograph"):
         predict.main(["--references", str(tmp_path / "empty"), "--input", str(place / "parts"), *out])
-    with pytest.raises(ConfigError, match="trained heads"):
-        predict.main(
-            [
-                "--references",
-                str(place / "good"),
-                "--input",
-                str(place / "parts"),
-                "--method",
-                "fdsl",
-                "--checkpoints",
-                str(tmp_path),
-                *out,
-            ]
-        )
     with pytest.raises(ConfigError, match="--image-size 32 does not match"):
         predict.main(
             [

@@ -9,7 +9,6 @@ from fdsl.api import AnomalyDetector
 from fdsl.config.presets import PRESETS, with_preset
 from fdsl.config.resolve import backbone_config
 from fdsl.flags import evaluate_flags, predict_flags
-from fdsl.flags.detector_from_flags import take_default_method
 from fdsl.flags.groups import take_preset
 from utils.config import BackboneConfig
 from utils.errors import ConfigError
@@ -62,8 +61,8 @@ def test_it_makes_a_detector_and_does_not_go_with_a_saved_one(capsys):
 
 def test_a_preset_leaves_the_method_to_its_default(caplog):
     args = predict_flags.parse([*PREDICT, "--preset", "dinov2-small", "--device", "cpu"], "")
-    take_default_method(args)
-    assert (args.method, args.rotate_references, args.tiles) == ("plus", None, None)
+    chosen = predict_flags.method_of(args), args.rotate_references, args.tiles
+    assert chosen == ("plus", None, None)
 
 
 def test_presets_in_python(tiny_configs):

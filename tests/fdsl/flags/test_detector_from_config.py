@@ -52,7 +52,7 @@ def test_without_references_it_waits_for_fit(settings):
         ("metod: plus", "line 8: metod is no setting of predict.py; did you mean method"),
         ("image-score: best", "invalid choice: 'best'"),
         ("calibration: more\nthreshold: 3", "are two thresholds"),
-        ("threshold-from: batch", "learn_threshold_from_batch"),
+        ("threshold: batch", "learn_threshold_from_batch"),
         ("add-references: more", "name it with --detector"),
         ("references: [nowhere]", "nowhere"),
     ],

@@ -55,7 +55,7 @@ THRESHOLD = {"false-alarm-rate", "calibration", "threshold", "labels"}
 GROWING = {"detector", "add-references", "forget", "save-detector", "debug"} | THRESHOLD | RUNTIME
 SEEN = {
     *("input", "output", "format", "exit-code", "resume", "pictures", "save-maps", "batch-size", "workers"),
-    *("save-masks", "coco", "min-area", "threshold-from"),
+    *("save-masks", "coco", "min-area"),
 }
 BACKBONE, WINDOWS = (
     {name.replace("_", "-") for name in options_of(kind)} for kind in (BackboneConfig, WindowConfig)
