@@ -97,10 +97,12 @@ def _lines(file: str) -> Iterator[Found]:
 
 
 def _named(folder: str, line: str) -> str:
-    """The path of a list's line: unchanged, without quotes, or with / for each backslash, whichever
-    exists."""
+    """The path of a list's line, whichever exists: unchanged, without quotes, with / for each backslash, or
+    as Windows' Western code page reads its bytes."""
     bare = line[1:-1] if len(line) > 2 and line[0] == line[-1] and line[0] in "\"'" else line
-    paths = [os.path.join(folder, text) for text in (line, bare, bare.replace("\\", "/"))]
+    western = bare.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    texts = (line, bare, bare.replace("\\", "/"), western, western.replace("\\", "/"))
+    paths = [os.path.join(folder, text) for text in texts]
     return next((path for path in paths if os.path.lexists(path) or is_file(path)), paths[1])
 
 

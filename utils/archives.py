@@ -20,7 +20,7 @@ SUFFIX = ".tar"
 MEMORY = "in memory"
 RECORD = 2**20  # bytes that are read at once
 MOST_LINKS = 16  # from a link to a link
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
 
 
 class Member(NamedTuple):

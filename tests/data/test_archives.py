@@ -4,6 +4,7 @@ themselves."""
 import io
 import shutil
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -96,6 +97,10 @@ def test_an_archive_that_is_not_whole_or_compressed(place):
             names(place / name)
     with pytest.raises(DataError, match="is a compressed archive"):
         names(make_tar(place / "a.tar.gz", [("a.png", b"x")], "w:gz"))
+    with zipfile.ZipFile(place / "a.zip", "w") as packed:
+        packed.writestr("a.png", b"x")
+    with pytest.raises(DataError, match="is a compressed archive"):
+        names(place / "a.zip")
 
 
 def test_a_member_never_leads_out_of_its_archive(place):
@@ -177,6 +182,7 @@ def test_a_list_names_files_relative_to_itself(place):
         (b"\xfe\xff", "utf-16-be"),
         (b"\xff\xfe\0\0", "utf-32-le"),
         (b"", "utf-8"),
+        (b"", "cp1252"),
     ],
 )
 @pytest.mark.parametrize("ends", ["\r\n", "\n", "\r"])
