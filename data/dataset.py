@@ -127,7 +127,7 @@ class TrainingDataset(Dataset):
         pixels, mask = image_to_pixels(image, self.image_size), mask_to_tensor(mask, self.image_size)
         if self.augmentation == "crop" and chance(CROP_PROBABILITY, generator):
             return random_crop(pixels, mask, record.anomalous, generator)
-        may_be_defective = self.augmentation in SYNTHETIC.values() and not record.anomalous
+        may_be_defective = self.augmentation in SYNTHETIC and not record.anomalous
         if may_be_defective and chance(DEFECT_PROBABILITY, generator):
             return draw_defect(pixels, self._another(generator), generator)
         return pixels, mask

@@ -17,8 +17,9 @@ PUBLISHED_EPOCHS = {"visa": 11, "mvtec": 5}
 PUBLISHED_SHOTS = 10  # references of each category while heads are trained
 PUBLISHED_AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop"}
 SEVERAL = "+"  # between the names of several datasets that heads are trained on, and their digests
-SYNTHETIC = {"only": "synthetic", "mixed": "mixed"}  # value of --synthetic -> augmentation
-AUGMENTATIONS = ("mosaic", "crop", "none", *SYNTHETIC.values())
+# Augmentations with synthetic defects: on normal training images alone, or these and the defects with masks.
+ONLY_SYNTHETIC, MIXED = SYNTHETIC = ("synthetic", "mixed")
+AUGMENTATIONS = ("mosaic", "crop", "none", *SYNTHETIC)
 SYNTHETIC_IMAGES = 4000  # that heads are trained on by default, half of them with a synthetic defect
 
 PAPER_SIDE = 240  # the published evaluation's map side, pixels

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from utils.config import (
     AUGMENTATIONS,
+    MIXED,
+    ONLY_SYNTHETIC,
     PUBLISHED_AUGMENTATIONS,
     PUBLISHED_EPOCHS,
     PUBLISHED_SHOTS,
@@ -30,30 +32,26 @@ class Recipe(Options):
     epochs: int = option(
         0,
         span=(1, 10**9),
-        help="default as published: 11 on visa, 5 elsewhere; with --synthetic about "
+        help="default as published: 11 on visa, 5 elsewhere; with synthetic defects about "
         f"{SYNTHETIC_IMAGES:,} images in all",
     )
     k_shot: int = option(
         PUBLISHED_SHOTS,
         span=(1, 10**9),
         metavar="K",
-        help="references of each category (default $default; with --synthetic 1)",
+        help="references of each category (default $default; with synthetic defects 1)",
     )
     batch_size: int = option(8, span=(1, 10**9), help="images of a step (default $default)")
     learning_rate: float = option(1e-3, span=(0, 1), above=True, help="of Adam (default $default)")
     augmentation: str = option(
         "none",
         choices=AUGMENTATIONS,
-        help="default as published for the dataset; synthetic and mixed: what --synthetic stands for",
+        help="default as published for the dataset; synthetic: synthetic defects, drawn on normal training "
+        "images, which need no masks; mixed: these, and the defects with masks",
     )
     seed: int = option(
         111, span=(0, 2**63 - 1), help="samples the references and the order of images (default $default)"
     )
-
-    @property
-    def synthetic(self) -> str | None:
-        """The value of --synthetic: only, mixed or None."""
-        return next((name for name, value in SYNTHETIC.items() if value == self.augmentation), None)
 
     @classmethod
     def of(cls, given: Mapping[str, Any], dataset: str) -> Recipe:
@@ -63,7 +61,7 @@ class Recipe(Options):
             "augmentation": PUBLISHED_AUGMENTATIONS.get(dataset, "none"),
         }
         chosen = given_of(cls, given)
-        if chosen.get("augmentation") in SYNTHETIC.values():
+        if chosen.get("augmentation") in SYNTHETIC:
             published = {"k_shot": 1}
         return cls(**{**published, **chosen})
 
@@ -97,8 +95,8 @@ class TrainedWith(Options):
     def trained_on(self) -> str:
         """The training set's name, with the synthetic defects on it."""
         names = {
-            SYNTHETIC["only"]: f"synthetic defects on {self.dataset}",
-            SYNTHETIC["mixed"]: f"{self.dataset} and synthetic defects",
+            ONLY_SYNTHETIC: f"synthetic defects on {self.dataset}",
+            MIXED: f"{self.dataset} and synthetic defects",
         }
         return names.get(self.training.recipe.augmentation, self.dataset)
 

@@ -31,7 +31,7 @@ from fdsl.config.run_config import RunConfig
 from fdsl.references.transductive import standing_for_all
 from fdsl.store.checkpoint import Checkpoint
 from models.methods.registry import METHODS
-from utils.config import OTHER_DATASET, SEVERAL, SYNTHETIC
+from utils.config import ONLY_SYNTHETIC, OTHER_DATASET, SEVERAL
 from utils.errors import ConfigError, DataError
 from utils.grey_range import GreyRange
 from utils.log import warn
@@ -89,7 +89,7 @@ class FewShotSplit:
             self.root, (record for part in self.catalogue.test.values() for record in with_masks(part))
         )
         training = checkpoint.config.training
-        if training.recipe.augmentation == SYNTHETIC["only"]:
+        if training.recipe.augmentation == ONLY_SYNTHETIC:
             return False
         same_name = dataset in checkpoint.config.dataset.split(SEVERAL) and dataset in OTHER_DATASET
         return same_name or here in (training.image_digests or "").split(SEVERAL)

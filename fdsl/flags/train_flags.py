@@ -10,10 +10,10 @@ from fdsl.config.training_config import Recipe
 from fdsl.flags.groups import add_max_pixels, add_options, add_runtime_flags
 from utils.arguments import name_part, save_interval
 from utils.command_line import CommandLine
-from utils.config import SEVERAL, SYNTHETIC, BackboneConfig, MethodConfig
+from utils.config import SEVERAL, BackboneConfig, MethodConfig
 
 COMMON = (  # what --help shows
-    *("dataset", "data-path", "model-name", "checkpoints", "epochs", "batch-size", "synthetic", "seed"),
+    *("dataset", "data-path", "model-name", "checkpoints", "epochs", "batch-size", "augmentation", "seed"),
     *("model", "pretrained", "device"),
 )
 
@@ -47,9 +47,6 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     args.datasets, args.dataset = args.dataset, SEVERAL.join(args.dataset)
     args.data_path = args.data_path or [Path("data") / name for name in args.datasets]
     refuse_other_folders(parser, args)
-    if args.synthetic and args.augmentation:
-        parser.error("--synthetic is an augmentation of its own: leave --augmentation out")
-    args.augmentation = SYNTHETIC.get(args.synthetic, args.augmentation)
     if args.fd == "none":
         parser.refuse_without_effect("--fd none, whose heads see no references", ("align", "k-shot"))
     parser.save_settings(args)
@@ -70,14 +67,6 @@ def refuse_other_folders(parser: CommandLine, args: argparse.Namespace) -> None:
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """How the heads learn, and what becomes of an interrupted training."""
     training = add_options(parser, Recipe)[Recipe.group]
-    training.add_argument(
-        "--synthetic",
-        choices=tuple(SYNTHETIC),
-        nargs="?",
-        const="only",
-        help="learn from synthetic defects; they are drawn on normal training images and need no masks; "
-        "mixed: from the defects with masks too",
-    )
     training.add_argument(
         "--force", action="store_true", help="train again though the same checkpoint is there"
     )

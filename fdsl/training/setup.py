@@ -161,7 +161,7 @@ def open_training_set(plan: TrainingPlan) -> TrainingSet:
     for dataset, folder in zip(plan.datasets, plan.folders, strict=True):
         catalogue = open_catalogue(dataset, folder, plan.meta)
         logger.info("%s", describe_catalogue(catalogue, dataset))
-        parts.append(sample_training_set(catalogue, shots, recipe.seed, dataset, recipe.synthetic))
+        parts.append(sample_training_set(catalogue, shots, recipe.seed, dataset, recipe.augmentation))
     training_set = parts[0] if len(parts) == 1 else join_training_sets(parts)
     training_set.check_masks(plan.max_pixels)
     return training_set

@@ -12,7 +12,7 @@ from data.check import find_duplicates
 from data.dataset import files_digest
 from data.images import image_size, open_mask, rotation_doubt, size_doubt
 from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
-from utils.config import SEVERAL
+from utils.config import ONLY_SYNTHETIC, SEVERAL, SYNTHETIC
 from utils.errors import DataError
 from utils.log import warn
 from utils.text import printable
@@ -93,16 +93,17 @@ def _from(place: Path, record: Record) -> Record:
 
 
 def sample_training_set(
-    catalogue: Catalogue, shots: int, seed: int, dataset: str, synthetic: str | None
+    catalogue: Catalogue, shots: int, seed: int, dataset: str, augmentation: str
 ) -> TrainingSet:
     """The training set of a dataset, with `shots` references of each category (0: heads without discrepancies
-    need none); warns of images that are left out. `synthetic`: "only" for the normal training images, which
-    get synthetic defects, "mixed" for these and the test images.
+    need none); warns of images that are left out. With the augmentation ONLY_SYNTHETIC it has the normal
+    training images, with MIXED these and the test images, with any other the test images.
 
     References and images may come from the same folder; a reference is not trained on, for it has no
     discrepancy. Raises DataError where there is no defective image, too few references, or no other image.
     """
-    records = [] if synthetic == "only" else trainable_records(catalogue)
+    synthetic = augmentation in SYNTHETIC
+    records = [] if augmentation == ONLY_SYNTHETIC else trainable_records(catalogue)
     if records and (left_out := sum(map(len, catalogue.test.values())) - len(records)):
         warn([f"{left_out} defective image(s) have no mask and are left out of the training"])
     if synthetic:

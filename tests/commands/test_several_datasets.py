@@ -27,7 +27,7 @@ def trained(folders, tiny_configs, place, *more, names=("mvtec", "visa")):
 
 
 def drawn(name, root) -> TrainingSet:
-    return sample_training_set(open_catalogue(name, root), 2, 111, name, None)
+    return sample_training_set(open_catalogue(name, root), 2, 111, name, "none")
 
 
 def test_each_image_meets_the_references_of_its_own_dataset(datasets):

@@ -204,7 +204,7 @@ TEST_ONLY = [
         "variances below zero",
         changed_checkpoint(lambda state, _: state["heads.0.layers.0.running_var"].fill_(-1)),
         [],
-        ["not finite", "checkpoint"],
+        ["not finite", "the heads"],
     ),
     (
         "another shape",

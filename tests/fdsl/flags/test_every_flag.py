@@ -72,7 +72,7 @@ WORDS = {"object", "normal-words", "damaged-words"}
 TESTED = ("--dataset", "folder", "--data-path", "x")
 TRAINING = {  # of train.py
     *("dataset", "data-path", "meta", "model-name", "checkpoints", "epochs", "k-shot", "batch-size", "seed"),
-    *("learning-rate", "augmentation", "synthetic", "force", "resume", "save-every", "max-pixels", "use-nam"),
+    *("learning-rate", "augmentation", "force", "resume", "save-every", "max-pixels", "use-nam"),
     *("fd", "align", "device", "precision", "workers", "threads", "debug"),
 } | BACKBONE
 INSPECTED = {"debug"} | {  # of deploy/inspect.py
@@ -117,7 +117,6 @@ SITUATIONS = {
     | WINDOWS,
     ("train", "--dataset", "visa"): TRAINING,
     ("train", "--dataset", "visa", "--fd", "none"): TRAINING - {"align", "k-shot"},
-    ("train", "--dataset", "visa", "--synthetic"): TRAINING - {"augmentation"},
     ("train", "--dataset", "visa", "mvtec", "--data-path", "x", "y"): TRAINING - {"meta"},
     ("inspect", "x", "y", "--output", "z"): INSPECTED | {"pictures"},
     ("inspect", "x", "--watch", ".", "--output", "z"): INSPECTED | {"pictures", "settle", "stop-after"},
