@@ -54,7 +54,7 @@ from utils.device import PRECISIONS
 
 MOST = {"fp32": 1e-6, "bf16": 0.05, "fp16": 0.05}  # that a result may lie from the CPU's
 FOLDER = Path(tempfile.mkdtemp(prefix="device-paths-"))
-CONFIGS = str(write_model_config(FOLDER / "configs"))
+CONFIGS = str(write_model_config(FOLDER / "configs", quick_gelu=True))  # as CLIP's own
 MODEL = {
     "model": "ViT-tiny-test",
     "model_config": CONFIGS,

@@ -59,9 +59,9 @@ def draw_dataset(root, categories=CATEGORIES, seed=0, train=3, good=2, bad=4):
     return root
 
 
-def write_model_config(folder):
+def write_model_config(folder, **more):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ViT-tiny-test.json").write_text(json.dumps(TINY))
+    (folder / "ViT-tiny-test.json").write_text(json.dumps({**TINY, **more}))
     return folder
 
 

@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+from collections import OrderedDict
+from copy import deepcopy
 from types import SimpleNamespace
 
 import open_clip
@@ -22,6 +24,7 @@ from models.backbones.weights_io.choose_weights import UNTRAINED_SEED
 from models.features import EMBEDDING
 from tests.support import plain
 from tests.support.constants import TINY
+from tests.support.small_runs import write_model_config
 from tests.support.tokens import noise
 from utils.errors import ModelError
 
@@ -125,6 +128,37 @@ def test_bf16_tokens_are_near_float32_ones(tiny_configs):
         > 0.999
     )
     assert exact.fingerprint == rough.fingerprint
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_quick_gelu_in_one_pass_is_as_near_as_in_three(dtype):
+    generator = torch.Generator().manual_seed(0)
+    first, last = torch.nn.Linear(64, 256), torch.nn.Linear(256, 64)
+    for layer in (first, last):
+        torch.nn.init.normal_(layer.weight, std=0.1, generator=generator)
+        torch.nn.init.normal_(layer.bias, generator=generator)
+    parts = OrderedDict(c_fc=first, gelu=open_clip.transformer.QuickGELU(), c_proj=last)
+    tokens = torch.randn(3, 40, 64, generator=generator)
+    mlp = torch.nn.Sequential(parts)
+    with torch.no_grad():
+        right = deepcopy(mlp).double()(tokens.double())
+        own = cpu_attention.QuickGeluMlp(first, last).to(dtype)
+        found, three = own(tokens.to(dtype)), mlp.to(dtype)(tokens.to(dtype))
+    assert found.shape == tokens.shape and own.state_dict().keys() == {
+        f"{layer}.{value}" for layer in ("c_fc", "c_proj") for value in ("weight", "bias")
+    }
+    assert (found - right).abs().mean() < 1.1 * (three - right).abs().mean() < 0.02
+
+
+def test_only_narrow_blocks_with_quick_gelu_compute_it_in_one_pass(tmp_path, tiny_configs):
+    quick = write_model_config(tmp_path, quick_gelu=True)
+    for configs, dtype, one_pass in (
+        (quick, torch.bfloat16, True),
+        (quick, torch.float32, False),
+        (tiny_configs, torch.bfloat16, False),
+    ):
+        kinds = {type(block.mlp) for block in encoder(configs, dtype=dtype).visual.transformer.resblocks}
+        assert kinds == {cpu_attention.QuickGeluMlp if one_pass else torch.nn.Sequential}
 
 
 def test_only_the_products_of_the_blocks_are_narrow(tiny_configs):
