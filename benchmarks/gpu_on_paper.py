@@ -8,8 +8,8 @@ row is the cost of one of the --batch photographs (ViT-L-14-336 at 518 px): kern
 GB that kernels read and write, MB that cross between host and device, the peak of the device's memory in GiB,
 and a lower bound of its time on several GPUs. That is a roofline: GEMM of the peak arithmetic, MEMORY of the
 bandwidth, and --shortest seconds for each kernel at least: with 0 the times are those of kernels that cost
-nothing to start, so the difference is what fewer and longer ones could save. Nothing here was measured on a
-GPU.
+nothing to start, so the difference is what fewer and longer ones could save. The last line is the peak of a
+training's gradients. Nothing here was measured on a GPU.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ from torch.utils.flop_counter import flop_registry
 import models.backbone
 import models.branches
 from benchmarks.shared import LAYERS, SIDE, described
+from fdsl.training.step import HeadsStep
 from models.backbones.open_clip import OpenClipBackbone
 from models.backbones.open_clip_loading import _new_encoder
 from models.detector import Detector
+from models.methods.fdsl import Fdsl
 from models.methods.registry import METHODS
 from models.views.sliding_windows import WindowGrid
 from utils.config import MethodConfig, WindowConfig
@@ -48,6 +50,7 @@ from utils.tile_layout import TileLayout
 aten = torch.ops.aten
 MODEL, PATCH = "ViT-L-14-336-quickgelu", 14
 TILES = TileLayout(2, 2, SIDE // PATCH, PATCH)
+TRAINING_BATCH = 8
 GEMM, MEMORY = 0.65, 0.8
 NO_KERNEL = {
     *("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided"),
@@ -132,11 +135,11 @@ class Cost:
 
 class Counting(TorchDispatchMode):
     """Counts what operators on tensors of a GPU cost, a kernel at least `shortest` seconds, and what lies
-    there."""
+    on the `device`."""
 
-    def __init__(self, shortest: float) -> None:
+    def __init__(self, shortest: float, device: str = "cuda") -> None:
         super().__init__()
-        self.shortest = shortest
+        self.shortest, self.device = shortest, device
         self.stored: dict[int, int] = {}
         self.live = 0
         self.reset()
@@ -152,7 +155,7 @@ class Counting(TorchDispatchMode):
         given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
         made = [one for one in tree_leaves(found) if isinstance(one, torch.Tensor)]
         for one in made:
-            if one.device.type == "cuda":
+            if one.device.type == self.device:
                 self._keep(one)
         devices = {one.device.type for one in [*given, *made]}
         if name in ("_to_copy", "copy_") and len(devices) > 1:
@@ -274,6 +277,18 @@ def measured(
     return found
 
 
+def gradients_gib(batch: int) -> float:
+    """The peak of memory in GiB while a training's step computes the gradients of all heads, for a batch of
+    discrepancies that are there. Fake tensors of a CPU: those of a GPU have no gradients without a driver."""
+    counting = Counting(0, "cpu")
+    with FakeTensorMode(), counting:
+        method = Fdsl(1024, len(LAYERS)).train()
+        step = HeadsStep(method, torch.optim.Adam(method.parameters()))
+        found = torch.empty(len(LAYERS), batch, (SIDE // PATCH) ** 2, 1024)
+        step._own_layers(found, torch.empty(batch, 1, SIDE, SIDE))
+    return counting.peak / 2**30
+
+
 def main() -> int:
     parser = described(__doc__)
     add_runs(parser)
@@ -281,6 +296,7 @@ def main() -> int:
     parser.add_argument("--shortest", type=float, default=2e-6, help="of a kernel, seconds (default 2e-6)")
     args = parser.parse_args()
     runs = chosen_runs(parser, args.runs)
+    training = gradients_gib(TRAINING_BATCH)
     rows = measured(runs, args.batch, getattr(torch, args.precision), args.shortest)
     columns = "run, launches, TFLOP, GB, MB in, MB out, peak GiB, fitting GiB".split(", ")
     columns += [f"{gpu} ms" for gpu in GPUS]
@@ -290,9 +306,11 @@ def main() -> int:
         *counted, seconds = vars(cost).values()
         table.append([str(run), *counted, fitting.peak_gib, *(1e3 * one for one in seconds.values())])
     print(tabulate(table, columns, tablefmt="github", floatfmt=formats))
+    print(f"Gradients of a training's batch of {TRAINING_BATCH} peak at {training:.2f} GiB.")
     if args.json is not None:
         runs = [{"run": str(run), **asdict(cost), "fitting": asdict(fitting)} for run, fitting, cost in rows]
-        args.json.write_text(json.dumps({"batch": args.batch, "precision": args.precision, "rows": runs}))
+        facts = {"batch": args.batch, "precision": args.precision, "gradients_gib": training, "rows": runs}
+        args.json.write_text(json.dumps(facts))
     return 0
 
 

@@ -96,7 +96,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor, match: Matching | None = None) -> ScoreMaps:
         """Anomaly maps and raw scores of images (B,[1+T,]3,S,S) uint8; what one image gets does not depend on
-        the others.
+        the others, but for the rounding of products, for which a device may choose a kernel by their size.
 
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """

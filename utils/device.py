@@ -34,6 +34,11 @@ def choose_device(name: str) -> torch.device:
             f"--device mps needs PyTorch {MPS_NEEDS}, which resizes images there; this is "
             f"{torch.__version__}: use a newer one, or --device cpu."
         )
+    if mps and neighbours() > 1 and (name == "mps" or name == "auto" and not cuda):
+        raise ConfigError(
+            f"{neighbours()} processes here would share one Apple GPU, which exchanges no tensors between "
+            "them: start one, or give --device cpu."
+        )
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
         reason = "chosen automatically"

@@ -54,7 +54,8 @@ class Halving(Generic[Result]):
     `join` concatenates the results of the pieces in order. `smaller` makes other things smaller and returns
     whether it did. It is called first, with the number of items that were tried at once, for things that may
     take more memory than the items; and with 0 once single items do not fit either. `function` must treat
-    items independently (no batch statistics): then the results are those of the whole batch.
+    items independently (no batch statistics): then the results are those of the whole batch, up to the
+    rounding of products, for which a device may choose another kernel by their size.
     """
 
     def __init__(

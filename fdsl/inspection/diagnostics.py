@@ -136,7 +136,7 @@ def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype
         best = min(best, time.perf_counter() - start)
         if time.perf_counter() - begun > ENOUGH_SECONDS:
             break
-    return Finding(f"one photograph at {config.image_size} px", f"{best:.2f} s in the backbone")
+    return Finding(f"one photograph at {config.image_size} px", f"{1e3 * best:,.1f} ms in the backbone")
 
 
 def tell(findings: Iterable[Finding]) -> int:

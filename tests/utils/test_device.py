@@ -27,6 +27,12 @@ def test_what_an_apple_gpu_lacks_is_refused(monkeypatch):
     monkeypatch.setattr(device_module, "MPS_NEEDS", "99.1")
     with pytest.raises(ConfigError, match="--device mps needs PyTorch 99.1, .*--device cpu"):
         choose_device("mps")
+    monkeypatch.setattr(device_module, "MPS_NEEDS", "2.6")
+    for name, value in (("MASTER_ADDR", "localhost"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    for name in ("mps", "auto"):
+        with pytest.raises(ConfigError, match="2 processes here would share one Apple GPU.*--device cpu"):
+            choose_device(name)
     for precision in ("fp16", "bf16"):
         with pytest.raises(ConfigError, match=f"--precision {precision} was never tried on an Apple GPU"):
             choose_precision(precision, torch.device("mps"))
