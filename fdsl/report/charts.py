@@ -42,12 +42,8 @@ STYLE += (  # where the drawing area lies, for the slider below it
 
 
 def score_range(scores: np.ndarray, threshold: float | None) -> tuple[float, float]:
-    """The x range of the histogram: all finite scores and the threshold, with 2 % of room on both sides."""
-    values = scores[np.isfinite(scores)]
-    if threshold is not None and np.isfinite(threshold):
-        values = np.append(values, threshold)
-    if values.size == 0:
-        return 0.0, 1.0
+    """The x range of the histogram: all scores and the threshold, with 2 % of room on both sides."""
+    values = scores if threshold is None else np.append(scores, threshold)
     low, high = float(values.min()), float(values.max())
     room = 0.02 * (high - low) or 0.01
     return (low - room if low < 0 else max(0.0, low - room)), high + room
@@ -105,9 +101,9 @@ def histogram_svg(scores: np.ndarray, labels: np.ndarray | None, threshold: floa
     """How many scores (n,) lie in each bin: those of normal images above the axis and those of defects below
     it, or without `labels` (n,) all above it. The threshold is a line, what it calls anomalous is shaded."""
     low, high = score_range(scores, threshold)
-    edges, finite = bin_edges(low, high, BINS, threshold), np.isfinite(scores)
-    groups = {"score": finite} if labels is None else {"normal": finite & ~labels, "defect": finite & labels}
-    counts = {kind: np.histogram(scores[chosen], edges)[0] for kind, chosen in groups.items()}
+    edges = bin_edges(low, high, BINS, threshold)
+    groups = {"score": scores} if labels is None else {"normal": scores[~labels], "defect": scores[labels]}
+    counts = {kind: np.histogram(group, edges)[0] for kind, group in groups.items()}
     most = [max(1, int(count.max())) for count in counts.values()]
     unit = 1 / sum(most)
     axis = 1 - most[0] * unit
@@ -125,7 +121,7 @@ def histogram_svg(scores: np.ndarray, labels: np.ndarray | None, threshold: floa
             if tick == int(tick):
                 grid += _grid_line(_y(axis + sign * tick * unit, HISTOGRAM_SIZE), f"{tick:g}")
     shade, line = 'width="0"', ""
-    if threshold is not None and np.isfinite(threshold):
+    if threshold is not None:
         place, (width, height) = _x((threshold - low) / (high - low), HISTOGRAM_SIZE), HISTOGRAM_SIZE
         line = f'<path class="threshold" d="M{place:.1f} {TOP - 6}V{height - BOTTOM}"/>'
         shade = f'x="{place:.1f}" width="{width - RIGHT - place:.1f}"'
@@ -183,8 +179,7 @@ def curve_svg(kind: str, scores: np.ndarray, labels: np.ndarray, threshold: floa
     # They take a second, which photographs without labels need not wait for.
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    size, finite = CURVE_SIZE, np.isfinite(scores)
-    scores, labels = scores[finite], labels[finite]
+    size = CURVE_SIZE
     names = ("False-positive rate", "Recall") if kind == "roc" else ("Recall", "Precision")
     body = [
         f'<path class="axis" d="M{LEFT} {TOP}V{size[1] - BOTTOM}H{size[0] - RIGHT}"/>',

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from fdsl.report import drawing
-from fdsl.report.category_view import CategorySummary
+from fdsl.report.category_view import CategoryView
 
 CELLS_PER_BLOCK = 12
 COLUMNS = 4
@@ -69,7 +69,6 @@ def ranked_choice(
     """Indices of the worst misses (defects, lowest score first), the worst false alarms (normal images,
     highest first) and a sample of the rest, evenly spread over the scores: at most a third of `most` each for
     the first two."""
-    scores = np.nan_to_num(scores)
     order = np.argsort(scores, kind="stable")
     share = -(-most // 3)
     misses = [int(index) for index in order if labels[index]][:share]
@@ -81,7 +80,7 @@ def ranked_choice(
     return misses, alarms, [rest[position] for position in spread]
 
 
-def category_sheet(summary: CategorySummary) -> np.ndarray:
+def category_sheet(summary: CategoryView) -> np.ndarray:
     """The worst misses, the worst false alarms and a sample of the rest of a category, from its thumbnails:
     ground truth and heat map of each image."""
     low, high = summary.scale
@@ -96,7 +95,7 @@ def category_sheet(summary: CategorySummary) -> np.ndarray:
     return contact_sheet([(title, []), *cells])
 
 
-def _cell(summary: CategorySummary, index: int) -> Cell:
+def _cell(summary: CategoryView, index: int) -> Cell:
     thumbnail = read_picture(summary.thumbnail(summary.files[index]))
     _, truth, heat, _ = np.split(thumbnail, len(drawing.PANEL_NAMES), axis=1)
     score, threshold, label = summary.scores[index], summary.score_threshold, summary.labels[index]

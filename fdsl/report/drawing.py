@@ -62,18 +62,15 @@ def colour_scale(maps: np.ndarray, labels: np.ndarray, threshold: float | None =
     high, what NORMAL_SHARE of their values reach, or the median of all. High is the pixel threshold, without
     one the 99.9th percentile of all values, at least MIN_SCALE_SPAN above low.
     """
-    clean = np.where(np.isfinite(maps), maps, np.nan)
-    values = clean[np.isfinite(clean)]
-    if values.size == 0:
-        return 0.0, 1.0
-    middle = float(np.median(values))
-    normal = [one[np.isfinite(one)] for one in clean[~labels] if np.isfinite(one).any()]
-    low = float(np.median([one.max() for one in normal])) if normal else middle
-    most = float(np.quantile(np.concatenate(normal), NORMAL_SHARE)) if normal else middle
-    if threshold is not None and np.isfinite(threshold):
-        high = float(threshold)
-        return next((one for one in (low, most, middle) if one < high), high - MIN_SCALE_SPAN), high
-    return low, max(float(np.percentile(values, SCALE_PERCENTILE)), low + MIN_SCALE_SPAN)
+    normal = maps[~labels]
+    middle = float(np.median(maps))
+    low = float(np.median(normal.max(axis=(1, 2)))) if len(normal) else middle
+    most = float(np.quantile(normal, NORMAL_SHARE)) if len(normal) else middle
+    if threshold is not None:
+        return next(
+            (one for one in (low, most, middle) if one < threshold), threshold - MIN_SCALE_SPAN
+        ), threshold
+    return low, max(float(np.percentile(maps, SCALE_PERCENTILE)), low + MIN_SCALE_SPAN)
 
 
 def panel_size(height: int, width: int, side: int = PANEL_SIDE) -> tuple[int, int]:

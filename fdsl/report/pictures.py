@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from fdsl.report import drawing
-from fdsl.report.category_view import THUMB_FOLDER, CategorySummary, CategoryView
+from fdsl.report.category_view import THUMB_FOLDER, CategoryView
 from fdsl.report.contact_sheet import category_sheet, ranked_choice
 from utils.files import write_bytes
 
@@ -68,24 +67,23 @@ def picture_names(image_paths: Iterable[str], defects: Iterable[str]) -> list[st
     return names
 
 
-def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -> CategorySummary:
-    """Writes folder/CATEGORY/: a strip and a thumbnail per image, reference thumbnails and contact sheet.
+def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -> CategoryView:
+    """Writes folder/CATEGORY/: a strip and a thumbnail per image, reference thumbnails and contact sheet;
+    returns the view with their names.
 
     `limit` is the most strips written (None: all), the worst misses and false alarms first; thumbnails are
     made for every image. A photo or mask that cannot be read is replaced by a grey tile and named in
     `problems`.
     """
-    count, map_threshold = len(view.image_paths), _finite(view.map_threshold)
-    values = {one.name: getattr(view, one.name) for one in fields(view)}
-    values |= {"map_threshold": map_threshold, "score_threshold": _finite(view.score_threshold)}
-    summary = CategorySummary(
-        **values,
+    count = len(view.image_paths)
+    summary = replace(
+        view,
         folder=Path(folder) / safe_name(view.name),
-        scale=drawing.colour_scale(view.maps, view.labels, map_threshold),
+        scale=drawing.colour_scale(view.maps, view.labels, view.map_threshold),
         files=picture_names(view.image_paths, view.defects),
         panel_sizes=[(1, 1)] * count,
         has_strip=[limit is None] * count,
-        reference_files=[f"reference-{index}" for index in range(len(view.references))],
+        problems=[],
     )
     (summary.folder / THUMB_FOLDER).mkdir(parents=True, exist_ok=True)
     if limit is not None:
@@ -103,11 +101,7 @@ def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -
     return summary
 
 
-def _finite(threshold: float | None) -> float | None:
-    return float(threshold) if threshold is not None and math.isfinite(threshold) else None
-
-
-def _write_image(summary: CategorySummary, index: int) -> None:
+def _write_image(summary: CategoryView, index: int) -> None:
     name = summary.image_paths[index]
     photo = _read(summary.read_photo, index, name, summary.problems)
     mask = None if photo is None else _read(summary.read_mask, index, f"the mask of {name}", summary.problems)
@@ -144,7 +138,7 @@ def verdict(label: bool, score: float, threshold: float | None) -> str:
     return ("passed", "false alarm", "missed", "detected")[2 * bool(label) + bool(score >= threshold)]
 
 
-def _caption(item: CategorySummary, index: int) -> str:
+def _caption(item: CategoryView, index: int) -> str:
     label, score, threshold = item.labels[index], item.scores[index], item.score_threshold
     judged = (
         ""

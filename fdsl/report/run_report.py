@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from fdsl.config.describe import SEES, TRAINED_ON_TEST_IMAGES, facts_of
 from fdsl.config.run_config import RunConfig
 from fdsl.metrics.exact import MORE_METRICS
 from fdsl.report import charts, drawing
-from fdsl.report.category_view import CategorySummary
+from fdsl.report.category_view import CategoryView
 from fdsl.report.pages import url_of, write_page
 from fdsl.report.pictures import CONTACT_SHEET
 from fdsl.report.published import dataset_title
@@ -46,7 +45,7 @@ REMARK = "The paper's row is the mean over its seeds on the full dataset."
 
 def write_report(
     folder: Path,
-    summaries: Sequence[CategorySummary],
+    summaries: Sequence[CategoryView],
     config: RunConfig,
     metrics: Mapping[str, Any],
     paper: Mapping[str, Any] | None = None,
@@ -81,7 +80,7 @@ def _defined(name: str, metrics: Mapping[str, Any]) -> bool:
     return metrics.get("mean", {}).get(name) is not None
 
 
-def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str, Any]:
+def _about(config: RunConfig, summaries: Sequence[CategoryView]) -> dict[str, Any]:
     """The run's title, facts and settings, for the template."""
     return {
         "kind": "evaluation report",
@@ -115,7 +114,7 @@ def _title(config: RunConfig, categories: Sequence[str]) -> str:
     return f"{name}, {config.k_shot} {'shot' if config.k_shot == 1 else 'shots'}"
 
 
-def _facts(config: RunConfig, summaries: Sequence[CategorySummary]) -> list[tuple[str, str]]:
+def _facts(config: RunConfig, summaries: Sequence[CategoryView]) -> list[tuple[str, str]]:
     """What the numbers depend on, for the head of the page."""
     images = sum(len(item.labels) for item in summaries)
     defects = sum(int(item.labels.sum()) for item in summaries)
@@ -130,7 +129,7 @@ def _facts(config: RunConfig, summaries: Sequence[CategorySummary]) -> list[tupl
 
 
 def _table(
-    summaries: Sequence[CategorySummary],
+    summaries: Sequence[CategoryView],
     metrics: Mapping[str, Any],
     paper: Mapping[str, Any] | None,
     names: Sequence[str],
@@ -151,7 +150,7 @@ def _table(
     return {"tbody": body, "tfoot": foot}
 
 
-def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
+def _section(item: CategoryView, folder: Path) -> dict[str, Any]:
     """What the template shows of a category besides its images."""
     scores = item.scores, item.labels, item.score_threshold
     plots = [charts.histogram_svg(*scores), *(charts.curve_svg(kind, *scores) for kind in ("roc", "pr"))]
@@ -176,7 +175,7 @@ def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
     }
 
 
-def _data(summaries: Sequence[CategorySummary], folder: Path) -> dict[str, Any]:
+def _data(summaries: Sequence[CategoryView], folder: Path) -> dict[str, Any]:
     """What the page's script works with: scores to the last digit, names, and where the pictures are."""
     thumbnails = [item.thumbnail(file) for item in summaries for file in [*item.files, *item.reference_files]]
     embed = sum(path.stat().st_size for path in thumbnails if path.exists()) <= EMBEDDED_BYTES
@@ -187,7 +186,7 @@ def _data(summaries: Sequence[CategorySummary], folder: Path) -> dict[str, Any]:
     }
 
 
-def _images(item: CategorySummary, folder: Path, embed: bool) -> dict[str, Any]:
+def _images(item: CategoryView, folder: Path, embed: bool) -> dict[str, Any]:
     """A category's part of `_data`; `embed` puts its thumbnails into the page."""
 
     def thumbnail(file: str) -> str:
@@ -201,7 +200,7 @@ def _images(item: CategorySummary, folder: Path, embed: bool) -> dict[str, Any]:
         "images": item.image_paths,
         "defects": item.defects,
         "labels": [int(label) for label in item.labels],
-        "scores": [float(score) if np.isfinite(score) else None for score in item.scores],
+        "scores": item.scores.tolist(),
         "threshold": item.score_threshold,
         "digits": item.digits,
         "pictures": [

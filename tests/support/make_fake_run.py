@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fdsl.config.run_config import RunConfig  # noqa: E402
-from fdsl.report.category_view import CategorySummary, CategoryView  # noqa: E402
+from fdsl.report.category_view import CategoryView  # noqa: E402
 from fdsl.report.pictures import write_pictures  # noqa: E402
 from fdsl.report.run_report import write_report  # noqa: E402
 from tests.support.run_config import a_config  # noqa: E402
@@ -125,7 +125,7 @@ def category_view(
     )
 
 
-def many(summary: CategorySummary, name: str, count: int, seed: int = 0) -> CategorySummary:
+def many(summary: CategoryView, name: str, count: int, seed: int = 0) -> CategoryView:
     """A category of `count` images that share the pictures of `summary`, with scores of their own."""
     rng = np.random.default_rng(seed)
     source = rng.integers(0, len(summary.files), count)
@@ -157,7 +157,7 @@ def run_metrics(views: list) -> dict:
 HOSTILE = replace(CONFIG, command=f"{COMMAND} '<b>'")
 
 
-def hostile_run(folder: Path) -> tuple[Path, list[CategorySummary]]:
+def hostile_run(folder: Path) -> tuple[Path, list[CategoryView]]:
     """A report of three categories: an ordinary one, one with hostile names, one without defects."""
     views = [
         category_view("plate", 9, 14, (90, 120), seed=1),

