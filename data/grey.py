@@ -22,11 +22,19 @@ MARGIN = 0.1  # widened below and above by this share of it
 SIGNED_TOPS = (0.5, 1.0)  # floats about zero: of v - 0.5, and of 2 v - 1, where v runs from 0 to 1
 SIGNED_BITS = (8, 10, 12, 14, 16)
 LOPSIDED = 4  # a signed range reaches at most so many times farther on one side of zero than on the other
+LEVELS = 255  # steps between black and white of 8 bits
+DARKEST = 16  # the level that the lowest value has at most, where more than half of the levels are seen
+OFF_STEP = 0.02  # of a step: values that are 8 bits on another scale lie at most so far from a whole number
+STANDARD = 0.002  # distance of mean and deviation from 0 and 1, of an image that was brought to them
 OTHER_SCALE = 16  # references whose ranges differ by this factor are of different scales
 ABOVE_ONE = 1.5  # floats up to here are those of 0 to 1, with gain
 OWN_RANGE = (
     "it has more than 8 bits and the references have not: it is scaled by its own depth or values, not like "
     "them"
+)
+ONE_BY_ONE = (
+    "its light and contrast are lost, if each image was brought to them by itself; use one mean and one "
+    "deviation for all images"
 )
 MOST_OUTSIDE = 0.001  # of a photograph's pixels: more outside the range are reported
 
@@ -40,25 +48,51 @@ def find_range(
     """
     lows: list[float] = []
     highs: list[float] = []
-    whole = True
+    different = np.empty(0)
+    whole, standardised = True, False
     for item in given:
         values = _wide_values(item, max_pixels)
         if values is not None:
             lows.append(float(values.min()))
             highs.append(float(values.max()))
             whole = whole and values.dtype.kind in "iu"
+            standardised = standardised or _is_standardised(values)
+            if not whole and len(different) <= LEVELS + 1:
+                different = np.union1d(different, values)
     if not lows:
         return None
-    grey = range_of(min(lows), max(highs), whole)
+    step = 0.0 if whole else step_of(different)
+    low, high = min(lows), max(highs)
+    grey = range_of(low, high, whole, step)
     _warn_of_other_scales(lows, highs)
+    if standardised:
+        logger.warning("warning: a reference has mean 0 and deviation 1: %s", ONE_BY_ONE)
     logger.info(
-        "images of more than 8 bits: the references lie between %g and %g; %g becomes black, %g white",
-        min(lows),
-        max(highs),
+        "images of more than 8 bits: the references lie between %g and %g%s; %g becomes black, %g white",
+        low,
+        high,
+        f", in steps of {step:g} as 8 bits have them" if step else "",
         grey.low,
         grey.high,
     )
     return grey
+
+
+def _is_standardised(values: np.ndarray) -> bool:
+    """Whether a photograph was brought to mean 0 and deviation 1 by itself."""
+    return bool(abs(values.mean(dtype=np.float64)) < STANDARD > abs(values.std(dtype=np.float64) - 1))
+
+
+def step_of(different: np.ndarray) -> float:
+    """The distance between neighbouring grey levels, of all different values (n,) of photographs in ascending
+    order, where they are 8 bits that were shifted and scaled; else 0."""
+    if not FEW_LEVELS <= len(different) <= LEVELS + 1:
+        return 0.0
+    gaps = np.diff(different)
+    levels = np.concatenate([[0.0], np.rint(gaps / np.median(gaps)).cumsum()])
+    step = float((different[-1] - different[0]) / levels[-1]) if levels[-1] else 0.0
+    off = np.abs(different - different[0] - levels * step).max()
+    return step if 0 < levels[-1] <= LEVELS and off < OFF_STEP * step else 0.0
 
 
 def _wide_values(item: object, max_pixels: int) -> np.ndarray | None:
@@ -79,12 +113,15 @@ def _warn_of_other_scales(lows: list[float], highs: list[float]) -> None:
         )
 
 
-def range_of(low: float, high: float, whole: bool) -> GreyRange:
-    """The range for values from `low` to `high` (`whole`: integers).
+def range_of(low: float, high: float, whole: bool, step: float = 0.0) -> GreyRange:
+    """The range for values from `low` to `high` (`whole`: integers; `step`: of `step_of`).
 
-    0 to the next full depth (255, 1023, 4095, 16383, 65535), or 1 for floats; around zero the next signed
-    depth, or 0.5 or 1 for floats. A narrow band of these, and any other values: low to high with MARGIN.
+    With a step it is 255 of them, where `_range_of_steps` places them. Else 0 to the next full depth (255,
+    1023, 4095, 16383, 65535), or 1 for floats; around zero the next signed depth, or 0.5 or 1 for floats. A
+    narrow band of these, and any other values: low to high with MARGIN.
     """
+    if step:
+        return _range_of_steps(low, high, step)
     if low < 0 < high and max(high / -low, -low / high) <= LOPSIDED:
         return _signed_range(low, high, whole)
     tops = [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)]
@@ -95,6 +132,20 @@ def range_of(low: float, high: float, whole: bool) -> GreyRange:
     if top is not None and low >= 0 and span * NARROW >= top:
         return GreyRange(0.0, top)
     return _band(low, high)
+
+
+def _range_of_steps(low: float, high: float, step: float) -> GreyRange:
+    """The 255 steps that hold `low` to `high` and begin at 0, or lie about it, if the steps agree with that.
+    Else nothing says where they begin: as many are left below `low` as above `high`, or DARKEST."""
+    width = LEVELS * step
+    for begin in (0.0, -width / 2):
+        first, last = (low - begin) / step, (high - begin) / step
+        if abs(first - round(first)) < OFF_STEP and round(first) >= 0 and round(last) <= LEVELS:
+            return GreyRange(begin, begin + width)
+    seen = round((high - low) / step)
+    below = (LEVELS - seen) // 2
+    begin = low - step * (min(below, DARKEST) if 2 * seen > LEVELS else below)
+    return GreyRange(begin, begin + width)
 
 
 def _signed_range(low: float, high: float, whole: bool) -> GreyRange:
@@ -120,7 +171,9 @@ def doubts(values: np.ndarray, grey: GreyRange) -> str:
             f"{outside:.1%} of its grey values lie outside {grey.low:g} to {grey.high:g}, the range of the "
             "references: expose it like them, or add references of all exposures"
         )
-    step = (grey.high - grey.low) / 255
+    if values.dtype.kind == "f" and _is_standardised(values):
+        return f"it has mean 0 and deviation 1: {ONE_BY_ONE}"
+    step = (grey.high - grey.low) / LEVELS
     levels = len(np.unique(np.rint((values[:: max(1, values.shape[0] // 256)] - grey.low) / step)))
     if levels < FEW_LEVELS:
         return (

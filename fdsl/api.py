@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from data.grey import find_range
 from data.images import MAX_PIXELS, open_image
+from data.normalised import Normalisation, find_normalisation
 from data.photographs import as_photograph, each_image, in_batches
 from data.region_of_interest import MaskFolders
 from fdsl.config.contradictions import Combined
@@ -24,6 +25,7 @@ from fdsl.config.presets import PRESETS, with_preset
 from fdsl.config.resolve import backbone_config, method_config
 from fdsl.config.run_config import LOWEST_RATE, FittedConfig, RunConfig, Threshold
 from fdsl.detector_state import (
+    NORMALISATION,
     facts_of_references,
     load_detector,
     restored,
@@ -127,6 +129,7 @@ class AnomalyDetector:
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
         self.grey: GreyRange | None = None  # of photographs of more than 8 bits
+        self.normalisation: Normalisation | None = None  # of float tensors
         self.statistics = np.empty((0, PER_IMAGE))  # of each reference; photographs are held against them
         self.stored: list[StoredReference] = []  # the references' files, so that others can be added to them
         self.max_pixels = MAX_PIXELS  # of a file that is opened: a larger one is a DataError
@@ -309,6 +312,9 @@ class AnomalyDetector:
         options_of(RunConfig)["rotations"].refuse(rotations)
         given = list(each_image(references, "references")[0])
         tested = standing_for_all(list(each_image(test_images, "test_images")[0]))
+        normalisation = find_normalisation(given or tested)
+        if normalisation is not None:
+            given, tested = ([normalisation.plain(one) for one in images] for images in (given, tested))
         grey = find_range(given or tested, self.max_pixels)
         given, photographs, files = self._usable(given, grey)
         if not photographs and self.scorer.detector.method.needs_references:
@@ -317,6 +323,7 @@ class AnomalyDetector:
         Combined(made.method, made.options, made.windows, len(photographs)).refuse()
         self.threshold = self.normal = None
         self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
+        self.normalisation = normalisation
         self.statistics = statistics_of_references(photographs, self.image_size)
         self.stored = files
         self.config = replace(self.config, references=len(photographs), rotations=1)
@@ -335,6 +342,10 @@ class AnomalyDetector:
             if self.normal.outlier is not None:
                 logger.warning("warning: %s", _outlier_sentence(given, self.normal.outlier))
             self.calibrate(false_alarm_rate)
+
+    def _plain(self, image: Photograph, name: str) -> Photograph:
+        """One image; a tensor that was normalised as the references were is given before that."""
+        return image if self.normalisation is None else self.normalisation.plain(image, name)
 
     def _photograph(self, image: Photograph, grey: GreyRange | None, name: str) -> Image.Image:
         """One image as an upright RGB photograph, with its own mask where there are some; DataError, which
@@ -376,7 +387,8 @@ class AnomalyDetector:
         ConfigError for a detector that does not carry its references.
         """
         self._require_stored()
-        self._refit(self.stored, list(each_image(references, "references")[0]), false_alarm_rate)
+        more = [self._plain(one, "a reference") for one in each_image(references, "references")[0]]
+        self._refit(self.stored, more, false_alarm_rate)
 
     def forget(self, *names: str, false_alarm_rate: float | str | None = AUTO) -> None:
         """Takes references out, by their names or digests (`stored`), as if they had never been given.
@@ -409,6 +421,7 @@ class AnomalyDetector:
         wanted = (own or usual) if isinstance(rate, str) else rate
         with held_in_memory([(one.name, one.content) for one in references]) as files:
             other.fit([*files, *more], rotations=self.config.rotations, false_alarm_rate=wanted)
+        other.normalisation = self.normalisation or other.normalisation
         if isinstance(rate, str) and own is None:
             other.threshold = chosen
         elif self.normal is not None and self.normal.is_calibrated and wanted is not None:
@@ -432,7 +445,8 @@ class AnomalyDetector:
         """
         _require_rate(false_alarm_rate)
         if images is not None:
-            self.normal = self._calibration_scores(list(each_image(images)[0]))
+            plain = [self._plain(one, "a calibration image") for one in each_image(images)[0]]
+            self.normal = self._calibration_scores(plain)
         if self.normal is None:
             raise ConfigError(
                 "No scores of normal images are known, so no false-positive rate can be aimed at: give "
@@ -524,8 +538,9 @@ class AnomalyDetector:
     ) -> Prediction | list[Prediction]:
         """What is wrong with each photograph: one Prediction for one, a list for several (or a folder).
 
-        Takes paths, PIL images, arrays (H,W,3) uint8 RGB, tensors (3,H,W) uint8 or float in [0,1], stacks of
-        them, or any iterable. Raises DataError for what is no photograph, ModelError before `fit`.
+        Takes paths, PIL images, arrays (H,W,3) uint8 RGB, tensors (3,H,W) uint8 or float, in [0,1] or
+        normalised as the references were, stacks of them, or any iterable. Raises DataError for what is no
+        photograph, ModelError before `fit`.
         """
         items, single = each_image(images)
         predictions = list(self.stream(items, batch_size))
@@ -537,7 +552,7 @@ class AnomalyDetector:
         if type(batch_size) is not int or batch_size < 1:
             raise ConfigError(f"batch_size is {str(batch_size)[:40]}; give a whole number from 1 on.")
         opened = (
-            (image, self._photograph(image, self.grey, f"images[{place}]"))
+            (image, self._photograph(self._plain(image, f"images[{place}]"), self.grey, f"images[{place}]"))
             for place, image in enumerate(each_image(images)[0])
         )
         for batch in in_batches(opened, batch_size):
@@ -628,6 +643,8 @@ class AnomalyDetector:
         fitted = tensors_of(
             self.scorer.detector, self.normal, self.reference_sizes, self.statistics, self.grey
         )
+        if self.normalisation is not None:
+            fitted[NORMALISATION] = torch.tensor(astuple(self.normalisation), dtype=torch.float64)
         return fitted | tensors_of_references(self.stored)
 
     @classmethod
@@ -656,5 +673,7 @@ class AnomalyDetector:
         self = cls(detector, config)
         self.threshold, self.normal = stored.threshold, normal
         self.reference_sizes, self.statistics, self.grey = facts_of_references(tensors)
+        if NORMALISATION in tensors:
+            self.normalisation = Normalisation(*(tuple(one) for one in tensors[NORMALISATION].tolist()))
         self.stored = references_of(stored.reference_files, tensors)
         return self

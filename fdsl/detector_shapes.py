@@ -65,6 +65,7 @@ FORMS = {
     "normal.prior": Form(("4",)),
     "references.sizes": Form(("K2",), span=(1, MOST)),
     "references.statistics": Form(("KS",)),
+    "references.normalisation": Form(("23",)),
     "grey.range": Form(("2",)),
     "tiles.layout": Form(("2",), span=(1, MOST_TILES)),
 }

@@ -31,6 +31,7 @@ ROI, LAYOUT = "roi", "tiles.layout"  # where there are some
 IN_FOLDERS = torch.empty(0, dtype=torch.uint8)  # in place of a ROI that comes with each photograph
 PRIOR = "prior"  # of NormalScores, where there is one
 SIZES, GREY, STATISTICS = "references.sizes", "grey.range", "references.statistics"
+NORMALISATION = "references.normalisation"  # (2,3): mean and deviation of float tensors
 
 
 def save_detector(path: Path, tensors: Mapping[str, Tensor], metadata: DetectorMetadata) -> None:

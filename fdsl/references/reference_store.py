@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data.images import is_wide
 from data.photographs import as_photograph
 from utils.archives import opened
 from utils.errors import ConfigError, DataError
@@ -79,7 +80,7 @@ def _digest(content: bytes) -> str:
 
 
 def _file_of(photograph: Photograph, number: int) -> tuple[str, bytes]:
-    """A photograph's file name and bytes; a PNG where it is no file."""
+    """A photograph's file name and bytes; a PNG where it is no file, of more than 8 bits a TIFF."""
     if isinstance(photograph, (str, Path)):
         try:
             return Path(photograph).name, opened(photograph).read()
@@ -87,6 +88,9 @@ def _file_of(photograph: Photograph, number: int) -> tuple[str, bytes]:
             reason = one_line(getattr(error, "strerror", None) or error)
             raise DataError(f"{printable(photograph)}: cannot be read ({reason}); check the path") from error
     stream = io.BytesIO()
+    if isinstance(photograph, Image.Image) and is_wide(photograph):  # its range is found from its values
+        photograph.save(stream, "TIFF")
+        return f"photograph {number}.tif", stream.getvalue()
     as_photograph(photograph).save(stream, "PNG", compress_level=1)
     return f"photograph {number}.png", stream.getvalue()
 

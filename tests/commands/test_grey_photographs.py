@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.demo import defective_image, normal_image
 from tests.support.both_layouts import BACKBONE
 from tests.support.photographs import texture
 from tests.support.small_runs import command
@@ -50,6 +51,34 @@ def test_predict_and_its_detector_look_at_both_alike(folders, backbone, tmp_path
         found[name] = scores(tmp_path / name)
         assert np.array_equal(scores(tmp_path / f"{name}-again"), found[name])
     assert found["twelve"] == pytest.approx(found["eight"], rel=0.03)
+
+
+SCALED = {
+    "minus one to one": lambda levels: levels / np.float32(127.5) - 1,
+    "one mean and deviation": lambda levels: (levels - np.float32(101.3)) / np.float32(48.7),
+}
+
+
+@pytest.mark.parametrize("product", ["gear", "leather"])
+def test_floats_about_zero_are_judged_as_the_eight_bits_they_were(product, backbone, tmp_path, logged):
+    """Of photographs with black and white in them."""
+    for number in range(7):
+        normal, defective = normal_image(product, "train", 0, number), defective_image(product, 0, number)[0]
+        levels = cv2.cvtColor(normal if number < 5 else defective, cv2.COLOR_RGB2GRAY)
+        levels[:2, :2] = 0, 255
+        kinds = {"eight": levels, **{name: scale(levels) for name, scale in SCALED.items()}}
+        for name, values in kinds.items():
+            file = tmp_path / name / ("good" if number < 3 else "new") / f"{number}.tif"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(file)
+    found = {}
+    for name in kinds:
+        places = ["--references", str(tmp_path / name / "good"), "--input", str(tmp_path / name / "new")]
+        predict.main([*places, "--pictures", "none", "--output", str(tmp_path / f"{name} out"), *backbone])
+        rows = list(csv.DictReader(open(tmp_path / f"{name} out/scores.csv", encoding="utf-8-sig")))
+        found[name] = [(row["image"], row["score"], row["anomalous"]) for row in rows]
+    assert found["eight"] == found["minus one to one"] == found["one mean and deviation"]
+    assert "-1 becomes black, 1 white" in logged() and "-2.08008 becomes black, 3.15606 white" in logged()
 
 
 def test_a_photograph_beyond_the_references_is_said(folders, detector, backbone, tmp_path, logged):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.grey import doubts, doubts_of, find_range, range_of
+from data.grey import doubts, doubts_of, find_range, range_of, step_of
 from data.images import open_image, open_wide
 from utils.errors import DataError
 from utils.grey_range import GreyRange
@@ -74,6 +74,86 @@ def test_values_about_zero_look_as_eight_bits_do(tmp_path, low, high, kind):
     signed = write(tmp_path / "signed.tif", (picture() * (high - low) + low).astype(kind))
     shown = np.asarray(open_image(signed, grey=find_range([signed])), int)
     assert abs(shown - np.asarray(open_image(eight), int)).max() <= 1
+
+
+def eight_bits(seed, low=27, high=250):
+    """(32,32) uint8 with both ends in it."""
+    levels = np.random.default_rng(seed).integers(low, high + 1, (32, 32))
+    levels[0, :2] = low, high
+    return levels.astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "low, high, shift, scale",
+    [
+        (27, 250, 127.5, 1 / 127.5),
+        (60, 190, 127.5, 1 / 127.5),  # a narrow band is not widened: 8 bits are not
+        (60, 190, 127.5, 1 / 255),
+        (60, 190, 0, 1 / 256),
+        (100, 140, 0, 1 / 255),
+    ],
+)
+def test_floats_that_were_eight_bits_look_as_these_do(tmp_path, low, high, shift, scale):
+    photographs = [eight_bits(seed, low, high) for seed in range(3)]
+    scaled = [((levels - np.float32(shift)) * np.float32(scale)).astype(np.float32) for levels in photographs]
+    files = [write(tmp_path / f"{number}.tif", values) for number, values in enumerate(scaled)]
+    grey = find_range(files[:1])
+    for file, levels in zip(files, photographs):
+        assert np.array_equal(np.asarray(open_image(file, grey=grey))[..., 0], levels)
+
+
+def test_floats_by_one_mean_and_deviation_keep_their_contrast_and_say_their_range(tmp_path, caplog):
+    """Where black lies is lost with the mean: all photographs are as much lighter or darker."""
+    caplog.set_level("INFO", "fdsl")
+    photographs = [eight_bits(seed) for seed in range(3)]
+    files = [
+        write(tmp_path / f"{number}.tif", ((levels - 123.13) / 49.8).astype(np.float32))
+        for number, levels in enumerate(photographs)
+    ]
+    grey = find_range(files[:2])
+    changes = [
+        np.asarray(open_image(file, grey=grey), int)[..., 0] - levels
+        for file, levels in zip(files, photographs)
+    ]
+    assert np.unique(changes).tolist() == [-11]  # of the 32 levels that are missing, 16 are left below
+    assert "in steps of 0.0200803 as 8 bits have them; -2.25161 becomes black, 2.86888 white" in caplog.text
+    assert "mean 0" not in caplog.text and doubts_of(files, grey) == []
+
+
+@pytest.mark.parametrize("low, high, black", [(27, 250, 11), (5, 151, -11), (0, 255, 0), (130, 190, 33)])
+def test_where_nothing_says_which_level_is_black_it_lies_near_the_lowest_value(low, high, black):
+    """In the middle of what is missing, for images of little contrast; black: of the 8 bits they were."""
+    found = range_of((low - 81.7) / 30, (high - 81.7) / 30, False, 1 / 30)
+    assert found.low == pytest.approx((black - 81.7) / 30)
+    assert found.high - found.low == pytest.approx(255 / 30)
+
+
+def test_images_that_were_standardised_one_by_one_are_named(tmp_path, caplog):
+    def standardised(levels):
+        return ((levels - levels.mean()) / levels.std()).astype(np.float32)
+
+    files = [
+        write(tmp_path / f"{number}.tif", standardised(eight_bits(number, 20 + 30 * number).astype(float)))
+        for number in range(3)
+    ]
+    grey = find_range(files[:2])
+    assert "a reference has mean 0 and deviation 1: its light and contrast are lost" in caplog.text
+    (found,) = doubts_of(files[2:], grey)
+    assert found.startswith("2.tif: it has mean 0 and deviation 1")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(20) / 255,  # few levels
+        np.arange(300) / 255,
+        np.sort(np.random.default_rng(0).random(200)),
+        np.array([0.0, 1.0]),
+        np.zeros(1),
+    ],
+)
+def test_other_values_have_no_step(values):
+    assert step_of(values) == 0
 
 
 def test_sixteen_bits_with_a_sign_are_read(tmp_path):

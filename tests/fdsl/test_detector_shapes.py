@@ -62,6 +62,7 @@ def test_a_tensor_of_another_shape_is_refused(saved, tmp_path, name):
         {"tiles.layout": NUMBERS},
         {"tiles.layout": torch.ones(2)},
         {"grey.range": torch.ones(4)},
+        {"references.normalisation": torch.ones(2)},
         {"normal.prior": torch.ones(3)},
         {"references.sizes": torch.zeros(2, 2, dtype=torch.int64)},
         {"bank.sizes": torch.zeros(2, 1, dtype=torch.int64)},
