@@ -28,8 +28,9 @@ class Form:
         """Whether the tensor's kind and values are right."""
         if self.span is None:
             return value.is_floating_point()
-        is_whole = value.dtype in (torch.int64, torch.uint8) and value.numel() > 0
-        return is_whole and self.span[0] <= int(value.min()) <= int(value.max()) <= self.span[1]
+        if value.dtype not in (torch.int64, torch.uint8):
+            return False
+        return not value.numel() or self.span[0] <= int(value.min()) <= int(value.max()) <= self.span[1]
 
     def fits(self, shape: Sequence[int], lengths: dict[str, int], memory: str) -> bool:
         """Whether a shape is right; what its letters stand for is noted in `lengths`."""
