@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         if several[0].submission is not None and world.is_first:
             write_submission(several[0].submission, runs[0], options.reading)
     if options.compared and world.is_first:
-        write_ablations(runs, options.reading.max_pixels)
+        write_ablations(runs)
 
 
 def command() -> None:

@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from data.records import Catalogue, Record
 from utils.errors import DataError
-from utils.limits import MAX_PIXELS
 from utils.text import printable
 
 CHECKING_THREADS = 8
@@ -19,18 +18,14 @@ MOST_DEFECT = 0.6  # of a mask, from which on it may be inverted
 
 
 def check_catalogue(
-    catalogue: Catalogue,
-    decode: bool = True,
-    need_masks: bool = True,
-    progress: bool = False,
-    max_pixels: int = MAX_PIXELS,
+    catalogue: Catalogue, decode: bool = True, need_masks: bool = True, progress: bool = False
 ) -> list[str]:
     """One sentence per problem, in the catalogue's order: categories without normal or test images, files
     that are missing or cannot be opened, defects without a mask, masks that are empty or of another size than
     their image.
 
     decode=False reads only the images' headers (masks are always decoded); need_masks=False accepts a kind
-    of defect that has no mask at all; max_pixels is open_image's. Nothing raises, nothing is changed.
+    of defect that has no mask at all. Nothing raises, nothing is changed.
     """
     problems = list(catalogue.unused)
     for category in catalogue.categories:
@@ -47,27 +42,26 @@ def check_catalogue(
     masked = {(r.category, r.defect) for r in records if need_masks or r.mask_path}
     with ThreadPoolExecutor(CHECKING_THREADS) as pool:
         checks = pool.map(
-            lambda r: _check_record(catalogue.root, r, decode, (r.category, r.defect) in masked, max_pixels),
-            records,
+            lambda r: _check_record(catalogue.root, r, decode, (r.category, r.defect) in masked), records
         )
         for found in tqdm(checks, "checking", len(records), unit="img", disable=not progress, leave=False):
             problems += found
     return problems
 
 
-def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, max_pixels: int) -> list[str]:
+def _check_record(root: Path, record: Record, decode: bool, need_mask: bool) -> list[str]:
     from data.images import image_size, open_mask, rotation_doubt, size_doubt
 
     problems, size = [], None
     try:
-        size = image_size(root / record.image_path, decode, max_pixels)
+        size = image_size(root / record.image_path, decode)
     except DataError as error:
         problems.append(str(error))
     if record.anomalous and not record.mask_path and need_mask:
         problems.append(f"{printable(root / record.image_path)}: anomalous image without a mask")
     elif record.mask_path:
         try:
-            mask = open_mask(root / record.mask_path, max_pixels)
+            mask = open_mask(root / record.mask_path)
         except DataError as error:
             return [*problems, f"mask of {printable(record.image_path)}: {error}"]
         if np.asarray(mask).mean() > 255 * MOST_DEFECT:
@@ -78,7 +72,7 @@ def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, max
             problems.append(f"{printable(root / record.mask_path)}: empty mask of an anomalous image")
         doubt = "" if size is None else size_doubt(mask.size, size)
         if size is not None:
-            doubt = doubt or rotation_doubt(root / record.mask_path, root / record.image_path, max_pixels)
+            doubt = doubt or rotation_doubt(root / record.mask_path, root / record.image_path)
         if doubt:
             problems.append(f"{printable(root / record.mask_path)}: {doubt}")
     return problems

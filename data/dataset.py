@@ -11,6 +11,7 @@ import hashlib
 import signal
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.augment import chance, mosaic, random_crop
-from data.images import MAX_PIXELS, mask_files, open_image, open_mask
+from data.images import mask_files, open_image, open_mask
 from data.records import Record, stable_seed, with_masks
 from data.region_of_interest import MaskFolders
 from data.synthetic import draw_defect
@@ -26,6 +27,7 @@ from data.tensors import image_to_pixels, mask_to_tensor, photograph_to_pixels
 from utils.config import AUGMENTATIONS, SYNTHETIC
 from utils.errors import DataError
 from utils.grey_range import GreyRange
+from utils.limits import allow_pixels, most_pixels
 from utils.text import printable
 from utils.tile_layout import TileLayout
 
@@ -46,11 +48,10 @@ class InspectionDataset(Dataset):
         root: str | Path,
         records: Sequence[Record],
         image_size: int,
-        max_pixels: int = MAX_PIXELS,
         grey: GreyRange | None = None,
         masks: MaskFolders | None = None,
     ):
-        self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
+        self.root, self.records = Path(root), list(records)
         self.image_size, self.grey, self.masks = image_size, grey, masks
         self.layout: TileLayout | None = None  # set once the references are known
 
@@ -60,13 +61,13 @@ class InspectionDataset(Dataset):
     def photograph(self, record: Record) -> Image.Image:
         """One of its records' RGB photographs, as a detector takes it; DataError."""
         path = self.root / record.image_path
-        photo = open_image(path, self.max_pixels, self.grey)
+        photo = open_image(path, self.grey)
         return photo if self.masks is None else self.masks.on(photo, path)
 
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]
         image = self.photograph(record)
-        mask = open_mask(self.root / record.mask_path, self.max_pixels) if record.mask_path else None
+        mask = open_mask(self.root / record.mask_path) if record.mask_path else None
         return {
             "image": photograph_to_pixels(image, self.image_size, self.layout),
             "mask": mask_to_tensor(mask, self.image_size),
@@ -90,7 +91,6 @@ class TrainingDataset(Dataset):
         image_size: int,
         augmentation: str = "none",
         seed: int = 0,
-        max_pixels: int = MAX_PIXELS,
     ):
         if augmentation not in AUGMENTATIONS:
             raise DataError(
@@ -102,7 +102,7 @@ class TrainingDataset(Dataset):
                 f"{printable(Path(root) / first.image_path)}: anomalous image without a mask; training needs "
                 "a mask for every defect"
             )
-        self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
+        self.root, self.records = Path(root), list(records)
         self.image_size, self.augmentation, self.seed = image_size, augmentation, seed
         self.of_category = defaultdict(list)
         for record in self.records:
@@ -122,8 +122,8 @@ class TrainingDataset(Dataset):
         if self.augmentation == "mosaic" and chance(MOSAIC_PROBABILITY, generator):
             others = self.of_category[record.category]
             chosen = torch.randint(len(others), (4,), generator=generator).tolist()
-            return mosaic([load(self.root, others[i], self.max_pixels) for i in chosen], self.image_size)
-        image, mask = load(self.root, record, self.max_pixels)
+            return mosaic([load(self.root, others[i]) for i in chosen], self.image_size)
+        image, mask = load(self.root, record)
         pixels, mask = image_to_pixels(image, self.image_size), mask_to_tensor(mask, self.image_size)
         if self.augmentation == "crop" and chance(CROP_PROBABILITY, generator):
             return random_crop(pixels, mask, record.anomalous, generator)
@@ -135,7 +135,7 @@ class TrainingDataset(Dataset):
     def _another(self, generator: torch.Generator) -> torch.Tensor:
         """A random photograph (3,S,S) uint8 of the dataset, as texture for a synthetic defect."""
         index = int(torch.randint(len(self.records), (), generator=generator))
-        image = open_image(self.root / self.records[index].image_path, self.max_pixels)
+        image = open_image(self.root / self.records[index].image_path)
         return image_to_pixels(image, self.image_size)
 
 
@@ -165,10 +165,10 @@ def _size_of(path: Path) -> str:
     return ",".join(f"{file.name}:{file.stat().st_size}" for file in mask_files(path))
 
 
-def load(root: Path, record: Record, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Image.Image | None]:
+def load(root: Path, record: Record) -> tuple[Image.Image, Image.Image | None]:
     """A record's RGB photograph and its mask (None where it has none); raises DataError."""
-    image = open_image(root / record.image_path, max_pixels)
-    return image, open_mask(root / record.mask_path, max_pixels) if record.mask_path else None
+    image = open_image(root / record.image_path)
+    return image, open_mask(root / record.mask_path) if record.mask_path else None
 
 
 class EpochSampler(Sampler[int]):
@@ -222,12 +222,13 @@ def make_loader(
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        worker_init_fn=partial(_begin_worker, most_pixels()),
         generator=torch.Generator().manual_seed(0),
     )
 
 
-def _leave_interrupts_to_the_parent(_worker: int) -> None:
+def _begin_worker(pixels: int, _worker: int) -> None:
     """Ctrl-C reaches every process of the terminal: only the parent handles it, and its workers end with
     it."""
+    allow_pixels(pixels)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

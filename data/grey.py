@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.images import MAX_PIXELS, is_wide, open_wide
+from data.images import is_wide, open_wide
 from utils.grey_range import FEW_LEVELS, GreyRange
 
 logger = logging.getLogger("fdsl")
@@ -39,9 +39,7 @@ ONE_BY_ONE = (
 MOST_OUTSIDE = 0.001  # of a photograph's pixels: more outside the range are reported
 
 
-def find_range(
-    given: Iterable[str | Path | Image.Image | object], max_pixels: int = MAX_PIXELS
-) -> GreyRange | None:
+def find_range(given: Iterable[str | Path | Image.Image | object]) -> GreyRange | None:
     """The range of the photographs (paths or PIL images) of more than 8 bits; None where none has more.
 
     Raises DataError for a file that cannot be read.
@@ -51,7 +49,7 @@ def find_range(
     different = np.empty(0)
     whole, standardised = True, False
     for item in given:
-        values = _wide_values(item, max_pixels)
+        values = _wide_values(item)
         if values is not None:
             lows.append(float(values.min()))
             highs.append(float(values.max()))
@@ -95,9 +93,9 @@ def step_of(different: np.ndarray) -> float:
     return step if 0 < levels[-1] <= LEVELS and off < OFF_STEP * step else 0.0
 
 
-def _wide_values(item: object, max_pixels: int) -> np.ndarray | None:
+def _wide_values(item: object) -> np.ndarray | None:
     if isinstance(item, (str, Path)):
-        return open_wide(item, max_pixels)
+        return open_wide(item)
     return np.asarray(item) if isinstance(item, Image.Image) and is_wide(item) else None
 
 
@@ -182,12 +180,12 @@ def doubts(values: np.ndarray, grey: GreyRange) -> str:
     return ""
 
 
-def doubts_of(paths: Sequence[Path], grey: GreyRange | None, max_pixels: int = MAX_PIXELS) -> list[str]:
+def doubts_of(paths: Sequence[Path], grey: GreyRange | None) -> list[str]:
     """A warning for each file whose grey values do not suit the references' range `grey` (None: they have 8
     bits); none for files of 8 bits."""
     warnings = []
     for path in paths:
-        values = open_wide(path, max_pixels)
+        values = open_wide(path)
         if values is not None and (sentence := OWN_RANGE if grey is None else doubts(values, grey)):
             warnings.append(f"{path.name}: {sentence}")
     return warnings

@@ -2,7 +2,6 @@
 deploy/ uses it."""
 
 import errno
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from data.heif import HEIF_SUFFIXES, HOW, can_read_heif
 from utils.archives import facts_of, is_file, opened
 from utils.errors import DataError
 from utils.grey_range import GreyRange
-from utils.limits import MAX_PIXELS
+from utils.limits import most_pixels
 from utils.live_sources import CLIPS, OF_CLIP
 from utils.text import printable
 from utils.tile_layout import Crops
@@ -39,24 +38,24 @@ ROTATIONS = {
 }
 SWAPPED_SIDES = (5, 6, 7, 8)
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit: `_opened` checks `max_pixels` instead
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit: `_opened` checks `most_pixels` instead
 
 
-def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, grey: GreyRange | None = None) -> Image.Image:
+def open_image(path: str | Path, grey: GreyRange | None = None) -> Image.Image:
     """The photograph as RGB, upright (EXIF), its first frame if animated.
 
     More than 8 bits are scaled by the range `grey` (data/grey.py); without one 16 bits by 1/257, wider
     integers and floats by `_own_range`. Transparency is laid on white. Raises DataError for a file that is
-    missing, no image, damaged or larger than max_pixels.
+    missing, no image, damaged or of more than `most_pixels`.
     """
-    with _opened(path, max_pixels) as image:
+    with _opened(path) as image:
         return to_rgb(upright(image), grey)
 
 
-def open_wide(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+def open_wide(path: str | Path) -> np.ndarray | None:
     """The unscaled grey values (H,W) of a photograph of more than 8 bits; None for any other, whose pixels
     are not read. DataError as from open_image."""
-    with _opened(path, max_pixels) as image:
+    with _opened(path) as image:
         return np.asarray(upright(image)) if is_wide(image) else None
 
 
@@ -64,7 +63,7 @@ def pages_left_out(path: str | Path) -> int:
     """The number of pages of a TIFF file after its first, which are not read; 0 for other files."""
     if Path(path).suffix.lower() not in (".tif", ".tiff"):
         return 0
-    with _opened(path, sys.maxsize) as image:
+    with _opened(path) as image:
         return int(getattr(image, "n_frames", 1)) - 1
 
 
@@ -73,7 +72,7 @@ def is_wide(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_mask(path: str | Path) -> Image.Image:
     """The mask as "L", 0 or 255: every pixel that is not zero (black, transparent) is defect, however small
     its value.
 
@@ -82,8 +81,8 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     joined. Raises DataError as open_image does.
     """
     if Path(path).is_dir():
-        return _joined_mask(Path(path), max_pixels)
-    with _opened(path, max_pixels) as image:
+        return _joined_mask(Path(path))
+    with _opened(path) as image:
         lossy = image.format in ("JPEG", "MPO")
         values = _mask_values(upright(image))
         least = 128 if lossy and values.max() >= 128 else 1
@@ -91,9 +90,9 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return Image.fromarray(np.where(defect, np.uint8(255), np.uint8(0)))
 
 
-def mask_values(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def mask_values(path: str | Path) -> np.ndarray:
     """The numbers (H,W) in one mask file, upright, as they are. DataError as from open_image."""
-    with _opened(path, max_pixels) as image:
+    with _opened(path) as image:
         return _mask_values(upright(image))
 
 
@@ -107,14 +106,14 @@ def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
     return "mask of {}x{} px for an image of {}x{} px; {}".format(*mask, *photo, cure)
 
 
-def rotation_doubt(mask: Path, photo: Path, max_pixels: int = MAX_PIXELS) -> str:
+def rotation_doubt(mask: Path, photo: Path) -> str:
     """A warning where EXIF data rotate the photograph, its mask has none, and their equal sizes do not reveal
     it; "" otherwise, and for a folder of masks."""
-    if mask.is_dir() or (rotation := orientation(photo, max_pixels)) not in ROTATIONS:
+    if mask.is_dir() or (rotation := orientation(photo)) not in ROTATIONS:
         return ""
-    width, height = image_size(photo, False, max_pixels)
+    width, height = image_size(photo, False)
     revealed_by_size = rotation in SWAPPED_SIDES and width != height
-    if revealed_by_size or orientation(mask, max_pixels) != UPRIGHT:
+    if revealed_by_size or orientation(mask) != UPRIGHT:
         return ""
     return (
         f"EXIF data of its image {printable(photo.name)} mean {ROTATIONS[rotation]}, and the mask has none; "
@@ -122,9 +121,9 @@ def rotation_doubt(mask: Path, photo: Path, max_pixels: int = MAX_PIXELS) -> str
     )
 
 
-def orientation(path: Path, max_pixels: int = MAX_PIXELS) -> int:
+def orientation(path: Path) -> int:
     """The EXIF orientation of an image file, 1 to 8; 1 where it has none. DataError as from open_image."""
-    with _opened(path, max_pixels) as image:
+    with _opened(path) as image:
         return _orientation_of(image)
 
 
@@ -149,16 +148,16 @@ def mask_files(path: Path) -> list[Path]:
     )
 
 
-def _joined_mask(folder: Path, max_pixels: int) -> Image.Image:
+def _joined_mask(folder: Path) -> Image.Image:
     """The union of the masks in a folder; DataError where there is none, or their sizes differ."""
     files = mask_files(folder)
     if not files:
         raise DataError(
             f"{printable(folder)}: is not a file and holds no mask; put the masks of one photograph into it"
         )
-    joined = open_mask(files[0], max_pixels)
+    joined = open_mask(files[0])
     for file in files[1:]:
-        mask = open_mask(file, max_pixels)
+        mask = open_mask(file)
         if mask.size != joined.size:
             raise DataError(
                 f"{printable(file)}: has another size than the other masks of its photograph; put the right "
@@ -168,10 +167,10 @@ def _joined_mask(folder: Path, max_pixels: int) -> Image.Image:
     return joined
 
 
-def image_size(path: str | Path, decode: bool = False, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(path: str | Path, decode: bool = False) -> tuple[int, int]:
     """(width, height) of the upright image; decode=True also decodes every pixel. DataError as from
     open_image."""
-    with _opened(path, max_pixels) as image:
+    with _opened(path) as image:
         if decode or image.format == "TIFF":  # Pillow rotates a TIFF only when it loads it
             return upright(image).size
         return image.size[::-1] if _orientation_of(image) in SWAPPED_SIDES else image.size
@@ -220,7 +219,7 @@ def _resized_channels(image: Image.Image, width: int, height: int) -> list[np.nd
 
 
 @contextmanager
-def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The file with its header read and its size checked; whatever decoders raise inside becomes a
     DataError."""
     name = printable(path)
@@ -233,10 +232,10 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
         # A stream, for Pillow maps a named file into memory: a TIFF on its side would be read with its sides
         # swapped.
         with opened(path) as stream, Image.open(stream, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
+            if image.width * image.height > most_pixels():
                 raise DataError(
-                    f"{name}: {image.width}x{image.height} px is above the limit of {max_pixels:,} pixels; "
-                    "make it smaller or raise the limit with --max-pixels"
+                    f"{name}: {image.width}x{image.height} px is above the limit of {most_pixels():,} "
+                    "pixels; make it smaller or raise the limit with --max-pixels"
                 )
             yield image
     except DataError:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from data.grey import doubts_of
-from data.images import MAX_PIXELS, open_image, pages_left_out, to_rgb, upright
+from data.images import open_image, pages_left_out, to_rgb, upright
 from data.inputs import Listed, list_images
 from data.region_of_interest import MaskFolders
 from data.tensors import photograph_to_pixels
@@ -37,17 +37,16 @@ Item = TypeVar("Item")
 def as_photograph(
     image: str | Path | Image.Image | np.ndarray | torch.Tensor,
     grey: GreyRange | None = None,
-    max_pixels: int = MAX_PIXELS,
     name: str = "an image",
 ) -> Image.Image:
     """One image as an upright RGB photograph.
 
     A path; a PIL image of any mode; an array (H,W,3) or (H,W) uint8; a tensor (3,H,W) uint8, or float in
     [0,1]. `grey`: the range of values of more than 8 bits. `name`: what errors call it. Raises DataError
-    for a file of more than `max_pixels` and for anything else.
+    for a file of more than `most_pixels` and for anything else.
     """
     if isinstance(image, (str, Path)):
-        return open_image(image, max_pixels, grey)
+        return open_image(image, grey)
     if isinstance(image, Image.Image):
         try:
             return to_rgb(upright(image), grey)
@@ -126,7 +125,6 @@ def read_ahead(
     size: int,
     threads: int,
     ahead: int,
-    max_pixels: int = MAX_PIXELS,
     layout: TileLayout | None = None,
     stamped: bool = False,
     grey: GreyRange | None = None,
@@ -142,13 +140,13 @@ def read_ahead(
         with contextlib.suppress(OSError):  # before it is read: what is written meanwhile is another file
             stamp = stamp_of(path) if stamped and is_file(path) else None
         try:
-            photo = open_image(path, max_pixels, grey)
+            photo = open_image(path, grey)
             if masks is not None:
                 photo = masks.on(photo, path)
                 if stamp is not None:  # another mask is another photograph
                     stamp["digest"] = masks.digest_with(path, stamp["digest"])
             pixels = photograph_to_pixels(photo, size, layout)
-            doubt = _pages(path) or "".join(doubts_of([path], grey, max_pixels))
+            doubt = _pages(path) or "".join(doubts_of([path], grey))
             if stamped and stamp is None:
                 raise DataError("was written while it was read; give it again")
             return Loaded(name, photo, pixels, "", doubt, stamp, path if os.path.isfile(path) else None)

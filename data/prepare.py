@@ -7,11 +7,11 @@ from pathlib import Path
 from data.catalogue import table_of_counts
 from data.check import check_catalogue
 from data.datasets import Layout
-from data.images import MAX_PIXELS
 from data.meta import write_meta
 from utils.command_line import CommandLine
 from utils.console import put_line
 from utils.errors import DataError
+from utils.limits import MAX_PIXELS
 from utils.text import printable
 
 
@@ -57,11 +57,7 @@ def run_script(
     put_line(table_of_counts(catalogue, layout.official))
     try:
         problems = check_catalogue(
-            catalogue,
-            not options.quick,
-            need_masks=layout.needs_masks,
-            progress=sys.stderr.isatty(),
-            max_pixels=options.max_pixels,
+            catalogue, not options.quick, need_masks=layout.needs_masks, progress=sys.stderr.isatty()
         )
     except KeyboardInterrupt:
         sys.exit(f"data/{layout.name}.py: the check was stopped; --quick checks only headers")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.images import MAX_PIXELS, mask_files, mask_values
+from data.images import mask_files, mask_values
 from data.records import Record
 from utils.errors import DataError
 from utils.files import read_json
@@ -60,12 +60,12 @@ class Saturations:
             file, thresholds, frozenset(one["pixel_value"] for one in entries if one["relative_saturation"])
         )
 
-    def regions(self, mask: Path, max_pixels: int = MAX_PIXELS) -> list[SaturatingRegion]:
+    def regions(self, mask: Path) -> list[SaturatingRegion]:
         """The regions of a mask file, or of a folder of mask files, at the mask's own size. DataError for a
         value without a threshold."""
         regions = []
         for file in mask_files(mask):
-            values = mask_values(file, max_pixels)
+            values = mask_values(file)
             for value in np.unique(values[values != 0]).tolist():
                 if value not in self.thresholds:
                     raise DataError(

@@ -18,6 +18,7 @@ from utils.command import run_command
 from utils.command_line import CommandLine
 from utils.console import put_json
 from utils.errors import ConfigError, DataError
+from utils.limits import MAX_PIXELS
 from utils.log import warn
 from utils.score_rows import row_of, skipped_summary
 from utils.text import one_line, printable
@@ -147,7 +148,7 @@ def row_at_rest(
     from utils.files import content_digest
 
     try:
-        photo, digest = open_image(one.path, args.max_pixels, graph.grey), content_digest(one.path)
+        photo, digest = open_image(one.path, graph.grey), content_digest(one.path)
         if not arrivals.is_unchanged(one):
             return None  # somebody writes it again
         result = graph.look_at(photo, one.name)
@@ -191,7 +192,7 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
     code."""
     scored, anomalous, skipped = 0, 0, []
     as_json = args.format == "json"
-    for row in rows_of(graph, args.input, folder, args.max_pixels, args.pictures):
+    for row in rows_of(graph, args.input, folder, args.pictures):
         if folder is not None:
             folder.add(row)
         if "error" in row:
@@ -214,7 +215,7 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
 
 
 def rows_of(
-    graph: Graph, inputs: Sequence[str], folder: Folder | None, max_pixels: int, pictures: str
+    graph: Graph, inputs: Sequence[str], folder: Folder | None, pictures: str
 ) -> Iterator[dict[str, Any]]:
     """Each photograph's row; one that cannot be read is {"image", "error"}."""
     from data.inputs import find_images
@@ -222,7 +223,7 @@ def rows_of(
 
     left_out = [folder.folder] if folder is not None else []
     warned = False
-    for name, photo, reason in read_ahead(find_images(inputs, left_out), graph, max_pixels):
+    for name, photo, reason in read_ahead(find_images(inputs, left_out), graph):
         if photo is None:
             yield {"image": name, "error": reason}
             continue
@@ -236,9 +237,7 @@ def rows_of(
         yield row
 
 
-def read_ahead(
-    items: Iterator[Listed], graph: Graph, max_pixels: int
-) -> Iterator[tuple[str, Image.Image | None, str]]:
+def read_ahead(items: Iterator[Listed], graph: Graph) -> Iterator[tuple[str, Image.Image | None, str]]:
     """Name, photograph and, where it cannot be read, the reason; the next ones are read meanwhile."""
     from data.images import open_image
 
@@ -246,7 +245,7 @@ def read_ahead(
         if path is None:
             return name, None, reason
         try:
-            return name, open_image(path, max_pixels, graph.grey), ""
+            return name, open_image(path, graph.grey), ""
         except DataError as refused:
             return name, None, str(refused).removeprefix(f"{printable(path)}: ")
 
@@ -328,7 +327,7 @@ def add_graph_flags(parser: CommandLine) -> None:
     parser.add_argument(
         "--max-pixels",
         type=whole(1),
-        default=100_000_000,
+        default=MAX_PIXELS,
         metavar="N",
         help="refuse photographs of more pixels (default 100,000,000)",
     )

@@ -80,10 +80,10 @@ class Service:
     every connection is one.
     """
 
-    def __init__(self, graph: Graph, queue: int, max_pixels: int, journal: Journal | None = None) -> None:
+    def __init__(self, graph: Graph, queue: int, journal: Journal | None = None) -> None:
         from utils.drift import Drift
 
-        self.graph, self.max_pixels, self.journal = graph, max_pixels, journal
+        self.graph, self.journal = graph, journal
         self.drift = Drift(graph.statistics)
         for row in () if journal is None else journal.rows():
             self.drift.follow(row)
@@ -130,7 +130,7 @@ class Service:
 
         with held_in_memory([("photograph", content)]) as (file,):
             try:
-                photo = open_image(file, self.max_pixels, self.graph.grey)
+                photo = open_image(file, self.graph.grey)
             except DataError as error:
                 raise DataError(str(error).removeprefix(f"{printable(file)}: ")) from error
             result = self.graph.look_at(photo, name)
@@ -361,10 +361,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     graph = graph_of(args)
     if args.output is None:
-        return serve(Service(graph, args.queue, args.max_pixels), args)
+        return serve(Service(graph, args.queue), args)
     with locked(args.output / ".lock", printable(args.output), "name another folder with --output"):
         journal = Journal(args.output, facts_of(graph), MADE_BY)
-        return serve(Service(graph, args.queue, args.max_pixels, journal), args)
+        return serve(Service(graph, args.queue, journal), args)
 
 
 def serve(service: Service, args: argparse.Namespace) -> int:

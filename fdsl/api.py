@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.grey import find_range
-from data.images import MAX_PIXELS, open_image
+from data.images import open_image
 from data.normalised import Normalisation, find_normalisation
 from data.photographs import as_photograph, each_image, in_batches
 from data.region_of_interest import MaskFolders
@@ -132,7 +132,6 @@ class AnomalyDetector:
         self.normalisation: Normalisation | None = None  # of float tensors
         self.statistics = np.empty((0, PER_IMAGE))  # of each reference; photographs are held against them
         self.stored: list[StoredReference] = []  # the references' files, so that others can be added to them
-        self.max_pixels = MAX_PIXELS  # of a file that is opened: a larger one is a DataError
         self.min_area = 1  # of a region that predictions name: pixels of the photograph
         self.reference_sizes: list[tuple[int, int]] = []  # (width, height) of each
 
@@ -315,7 +314,7 @@ class AnomalyDetector:
         normalisation = find_normalisation(given or tested)
         if normalisation is not None:
             given, tested = ([normalisation.plain(one) for one in images] for images in (given, tested))
-        grey = find_range(given or tested, self.max_pixels)
+        grey = find_range(given or tested)
         given, photographs, files = self._usable(given, grey)
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("references: there is no photograph; give at least one normal image")
@@ -350,7 +349,7 @@ class AnomalyDetector:
     def _photograph(self, image: Photograph, grey: GreyRange | None, name: str) -> Image.Image:
         """One image as an upright RGB photograph, with its own mask where there are some; DataError, which
         calls it by its `name`."""
-        photo = as_photograph(image, grey, self.max_pixels, name)
+        photo = as_photograph(image, grey, name)
         if self.masks is None:
             return photo
         if not isinstance(image, (str, Path)):
@@ -562,7 +561,7 @@ class AnomalyDetector:
             )
             for (image, _), one in zip(batch, predictions):
                 if isinstance(image, (str, Path)):
-                    opens = partial(open_image, image, self.max_pixels, self.grey)
+                    opens = partial(open_image, image, self.grey)
                     one = replace(one, path=Path(image), opens=opens)
                 yield one
 

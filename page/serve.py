@@ -49,7 +49,7 @@ def serve(
     """Opens the page until it is interrupted. `largest`: of an upload, in MiB; `compares`: a detector that
     compares photographs with each other has those that are dropped. ConfigError where the address cannot be
     had."""
-    limits = Limits(largest * MEBIBYTE, detector.max_pixels)
+    limits = Limits(largest * MEBIBYTE)
     if compares and detector.scorer.detector.is_transductive:
         limits = replace(limits, photographs=MOST_COMPARED)
     with scratch_folder() as folder:

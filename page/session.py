@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.images import MAX_PIXELS
 from data.region_of_interest import Shape, drawn_roi
 from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.inspection.score_files import draw, finish, inspected_row, run_config
@@ -66,7 +65,6 @@ class Limits:
     images as many as photographs."""
 
     file_bytes: int
-    max_pixels: int = MAX_PIXELS
     references: int = MOST_REFERENCES
     photographs: int = MOST_PHOTOGRAPHS
 
@@ -262,7 +260,7 @@ class Session:
                     number = self._next()
                     coming[number], self._coming[kind][number] = (content, name), content
             for number, (content, name) in coming.items():
-                received.append(receive(content, number, name, self.folder, self.limits.max_pixels))
+                received.append(receive(content, number, name, self.folder))
             with self._lock:
                 for place, upload in enumerate(received):
                     if not is_normal:

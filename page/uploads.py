@@ -46,14 +46,14 @@ class Upload:
         with DECODERS:
             if not self.file.exists():
                 raise KeyError(self.number)
-            photo = open_image(self.file, self.size[0] * self.size[1], grey)
+            photo = open_image(self.file, grey)
             if most is not None and max(photo.size) > most:
                 size = [max(1, round(side * most / max(photo.size))) for side in photo.size]
                 photo = photo.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
             return photo
 
 
-def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: int) -> Upload:
+def receive(content: bytes, number: int, name: str, folder: Path) -> Upload:
     """Stores an upload that is a photograph as `folder`/`number`; DataError, and nothing is stored, for
     anything else.
 
@@ -64,7 +64,7 @@ def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: in
     try:
         file.write_bytes(content)
         with DECODERS:
-            photo = open_image(file, max_pixels)
+            photo = open_image(file)
     except DataError as error:
         file.unlink(missing_ok=True)
         raise DataError(f"{name}: {str(error).removeprefix(f'{printable(file)}: ')}") from error

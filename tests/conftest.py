@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.support.constants import REAL_BACKBONE, SHARED, TINY
+from utils.limits import MAX_PIXELS, allow_pixels
 
 # The same inputs every time, so that a change is judged by itself; FDSL_FUZZ (test_fuzz.py) looks
 # for new ones.
@@ -48,6 +49,13 @@ def pytest_report_to_serializable(report):
         report.sections = [
             (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
         ]
+
+
+@pytest.fixture(autouse=True)
+def usual_pixels():
+    """No test leaves its --max-pixels to the next one."""
+    yield
+    allow_pixels(MAX_PIXELS)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from utils.console import put, speaks
 from utils.errors import ConfigError
+from utils.limits import allow_pixels
 from utils.settings_file import FLAGS_ALONE, Setting, Words, add_settings_flags, read_settings, write_settings
 
 logger = logging.getLogger("fdsl")
@@ -62,12 +63,12 @@ class CommandLine(argparse.ArgumentParser):
             put(message or "", file or sys.stderr)
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
-        """As argparse's."""
-        return super().parse_args(self._prepared(args), namespace)
+        """As argparse's; --max-pixels, of a command that has it, holds for the process from now on."""
+        return _in_force(super().parse_args(self._prepared(args), namespace))
 
     def parse_intermixed_args(self, args=None, namespace=None):  # type: ignore[override]
-        """As argparse's: flags may stand between files."""
-        return super().parse_intermixed_args(self._prepared(args), namespace)
+        """`parse_args` of flags that may stand between files."""
+        return _in_force(super().parse_intermixed_args(self._prepared(args), namespace))
 
     def _prepared(self, args: Sequence[str] | None) -> list[str]:
         """The words of a command line, once the settings of its --config are defaults."""
@@ -193,6 +194,12 @@ class _Help(argparse.Action):
         assert isinstance(parser, CommandLine)
         put(parser.format_help() if "--help-all" in self.option_strings else parser.format_short())
         parser.exit()
+
+
+def _in_force(args: argparse.Namespace) -> argparse.Namespace:
+    if "max_pixels" in args:
+        allow_pixels(args.max_pixels)
+    return args
 
 
 def _name(action: argparse.Action) -> str:

@@ -90,5 +90,5 @@ def evaluate(run: PlannedRun, maps: RunMaps, options: EvaluationOptions) -> None
     how_to_continue(
         "the same command goes on with tables and pictures: the maps of every category are finished"
     )
-    write_results(run.folder.path, run.config, maps, run.split, options.reading.max_pixels)
+    write_results(run.folder.path, run.config, maps, run.split)
     run.folder.finish()

@@ -82,9 +82,7 @@ class Resampled:
     """The metrics of runs with resampled test images: all runs get the same samples, so that two of them are
     paired."""
 
-    def __init__(self, max_pixels: int) -> None:
-        """`max_pixels`: the limit for a photograph or mask."""
-        self.max_pixels = max_pixels
+    def __init__(self) -> None:
         self.masks: dict[tuple[Path, str, int], np.ndarray | None] = {}
         self.deviations: dict[Path, dict[str, np.ndarray]] = {}  # by a run's folder
 
@@ -139,9 +137,7 @@ class Resampled:
         record = split.records[category][index]
         key = split.root, record.image_path, side
         if key not in self.masks:
-            files = CategoryFiles(
-                split.root, split.records[category], self.max_pixels, split.grey.get(category)
-            )
+            files = CategoryFiles(split.root, split.records[category], split.grey.get(category))
             mask = files.mask(index, side)
             self.masks[key] = None if mask is None else np.packbits(mask)
         packed = self.masks[key]
@@ -167,13 +163,12 @@ def _name(metric: str, kind: str) -> str:
     return "aupro" if metric == "pro" else f"{metric}_{kind}"
 
 
-def write_ablations(runs: Sequence[PlannedRun], max_pixels: int) -> None:
-    """Writes each table of finished runs as Markdown, CSV and JSON, and logs it; `max_pixels`: the limit for
-    a photograph or mask."""
+def write_ablations(runs: Sequence[PlannedRun]) -> None:
+    """Writes each table of finished runs as Markdown, CSV and JSON, and logs it."""
     tables: dict[str, list[PlannedRun]] = {}
     for run in runs:
         tables.setdefault(run.table, []).append(run)
-    resampled = Resampled(max_pixels)
+    resampled = Resampled()
     for number, (name, part) in enumerate(tables.items(), start=1):
         _write_table(name, part, resampled, f"table {name} ({number}/{len(tables)}), bootstrap")
 

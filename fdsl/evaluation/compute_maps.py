@@ -44,12 +44,7 @@ class CategoryJob:
         masks = MaskFolders.of(run.config.detector.options, detector.image_size, detector.grid)
         shots, tested, validation = (
             InspectionDataset(
-                split.root,
-                records,
-                detector.image_size,
-                max_pixels=reading.max_pixels,
-                grey=split.grey.get(category),
-                masks=masks,
+                split.root, records, detector.image_size, grey=split.grey.get(category), masks=masks
             )
             for records in (
                 split.references[category],

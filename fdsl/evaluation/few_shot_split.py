@@ -14,7 +14,6 @@ from data.catalogue import open_catalogue
 from data.dataset import files_digest
 from data.folder import VALIDATION
 from data.grey import find_range
-from data.images import MAX_PIXELS
 from data.listing import list_images
 from data.records import (
     Catalogue,
@@ -95,7 +94,7 @@ class FewShotSplit:
         return same_name or here in (training.image_digests or "").split(SEVERAL)
 
 
-def sample_split(config: RunConfig, max_pixels: int = MAX_PIXELS) -> FewShotSplit:
+def sample_split(config: RunConfig) -> FewShotSplit:
     """The photographs of a run. References of all categories are sampled first, so that too few are refused
     at once; a category without test images is left out with a warning. Raises DataError."""
     catalogue = open_catalogue(config.dataset, config.data_path, config.meta)
@@ -115,7 +114,7 @@ def sample_split(config: RunConfig, max_pixels: int = MAX_PIXELS) -> FewShotSpli
     grey = {}
     for name, tested in records.items():
         chosen = standing_for_all(tested) if transductive else references[name]
-        span = find_range([catalogue.root / record.image_path for record in chosen], max_pixels)
+        span = find_range([catalogue.root / record.image_path for record in chosen])
         if span is not None:
             grey[name] = span
     files = files_digest(catalogue.root, everything)

@@ -67,7 +67,7 @@ def write_submission(folder: Path, run: PlannedRun, reading: Reading) -> None:
             "%s: a pixel is anomalous from %.4g on, by validation images", printable(category), threshold
         )
         for record, single in zip(private, maps):
-            _write(folder, root, record, single, threshold, reading.max_pixels)
+            _write(folder, root, record, single, threshold)
     for sentence in problems_of(folder):
         logger.warning("warning: the server refuses %s: %s", printable(folder), sentence)
 
@@ -109,11 +109,9 @@ def _maps(run: PlannedRun, category: str, reading: Reading) -> np.ndarray:
     return join_score_maps(job.maps).fused(run.config.detector.windows)[0]
 
 
-def _write(
-    folder: Path, root: Path, record: Record, single: np.ndarray, threshold: float, max_pixels: int
-) -> None:
+def _write(folder: Path, root: Path, record: Record, single: np.ndarray, threshold: float) -> None:
     """Writes an image's map (G,G) to both trees, at the image's size; both go by the same 16-bit values."""
-    width, height = image_size(root / record.image_path, max_pixels=max_pixels)
+    width, height = image_size(root / record.image_path)
     values = upsample_maps(single[None].astype(np.float32), (height, width))[0].astype(np.float16)
     mask = np.where(values >= np.float16(threshold), np.uint8(255), np.uint8(0))
     tiff = io.BytesIO()

@@ -44,9 +44,7 @@ OWN_SCORES = "Pixel scores of this run"
 DISTANCES = "Length of the discrepancy, without heads"
 
 
-def write_results(
-    folder: Path, config: RunConfig, run: RunMaps, split: FewShotSplit, max_pixels: int
-) -> None:
+def write_results(folder: Path, config: RunConfig, run: RunMaps, split: FewShotSplit) -> None:
     """Fuses the maps, evaluates each category of `split` and writes tables, scores, pictures and report.
 
     `config.pictures`: the most strips per category, None: all, 0: neither pictures nor report.
@@ -63,7 +61,7 @@ def write_results(
         part = slice(start, start := start + len(records))
         own = [name for name in split.validation_names(category) if name in validation.names]
         normal = validation.select(own).maps.fused(config.detector.windows)[0]
-        views.append(evaluate(category, split, fused[part], score[part], config, max_pixels, normal))
+        views.append(evaluate(category, split, fused[part], score[part], config, normal))
     write_text(folder / "scores.csv", csv_text(*score_table(run.maps, score, split, views)))
     overlaps = {view.name: overlap.to_json() for view in views for overlap in view.overlaps.values()}
     write_json(folder / OVERLAPS, {"categories": overlaps})
@@ -112,7 +110,6 @@ class CategoryFiles:
 
     root: Path
     records: Sequence[Record]
-    max_pixels: int
     grey: GreyRange | None = None
     doubtful: dict[int, str] = field(default_factory=dict)
 
@@ -121,13 +118,13 @@ class CategoryFiles:
         record = self.records[index]
         if record.anomalous and not record.mask_path:
             return None
-        mask = open_mask(self.root / record.mask_path, self.max_pixels) if record.mask_path else None
+        mask = open_mask(self.root / record.mask_path) if record.mask_path else None
         if mask is not None and record.anomalous:
             self._check(index, mask)
         if isinstance(side, int):
             return mask_to_tensor(mask, side)[0].numpy() > 0
         if mask is None:
-            return np.zeros(image_size(self.root / record.image_path, max_pixels=self.max_pixels)[::-1], bool)
+            return np.zeros(image_size(self.root / record.image_path)[::-1], bool)
         return np.asarray(mask) > 0
 
     def saturation(self) -> Saturation | None:
@@ -138,7 +135,7 @@ class CategoryFiles:
             return None
 
         def regions(index: int, side: int | str) -> list[SaturatingRegion]:
-            own_size = saturations.regions(self.root / self.records[index].mask_path, self.max_pixels)
+            own_size = saturations.regions(self.root / self.records[index].mask_path)
             if isinstance(side, str):
                 return own_size
             masks = (Image.fromarray(region.mask.astype(np.uint8) * np.uint8(255)) for region in own_size)
@@ -151,13 +148,13 @@ class CategoryFiles:
         """Adds a warning about a defect's mask, if there is one."""
         record = self.records[index]
         file, photo = self.root / record.mask_path, self.root / record.image_path
-        doubt = size_doubt(mask.size, image_size(photo, max_pixels=self.max_pixels))
-        if doubt := doubt or doubt_of(np.asarray(mask) > 0) or rotation_doubt(file, photo, self.max_pixels):
+        doubt = size_doubt(mask.size, image_size(photo))
+        if doubt := doubt or doubt_of(np.asarray(mask) > 0) or rotation_doubt(file, photo):
             self.doubtful[index] = f"{printable(record.mask_path)}: {doubt}"
 
     def photo(self, record: Record) -> np.ndarray:
         """(H,W,3) uint8 RGB."""
-        return np.asarray(open_image(self.root / record.image_path, self.max_pixels, self.grey))
+        return np.asarray(open_image(self.root / record.image_path, self.grey))
 
 
 def doubt_of(mask: np.ndarray) -> str:
@@ -176,21 +173,18 @@ def evaluate(
     maps: np.ndarray,
     score: np.ndarray,
     config: RunConfig,
-    max_pixels: int,
     normal: np.ndarray,
 ) -> CategoryView:
     """One category's metrics, and the data for its pictures; `normal`: the fused maps (v,G,G) of its
     validation images."""
     records, references = split.records[category], split.references[category]
-    files = CategoryFiles(split.root, records, max_pixels, split.grey.get(category))
+    files = CategoryFiles(split.root, records, split.grey.get(category))
     labels = np.array([record.anomalous for record in records])
 
     side, threshold = config.metric_size, None
     if len(normal):
         shown = [split.root / name for name in split.validation_names(category)]
-        sizes = [
-            side if isinstance(side, int) else image_size(file, max_pixels=max_pixels)[::-1] for file in shown
-        ]
+        sizes = [side if isinstance(side, int) else image_size(file)[::-1] for file in shown]
         threshold = threshold_of(upsample_maps(one[None], size) for one, size in zip(normal, sizes))
     evaluation = evaluate_category(
         maps, score, labels, files.mask, config.image_score, side, files.saturation(), threshold

@@ -106,7 +106,7 @@ def inspection_of(args: argparse.Namespace, restarted: bool) -> Inspection:
         args.pictures,
         args.save_maps,
         args.resume or restarted,
-        Reading(args.batch_size, args.workers, args.max_pixels),
+        Reading(args.batch_size, args.workers),
         args.save_masks,
         args.coco,
         None if live is None else Source(live, every),
@@ -116,7 +116,7 @@ def inspection_of(args: argparse.Namespace, restarted: bool) -> Inspection:
 def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of the flags: a saved one, or one that has no references yet; says which method it is."""
     detector = _load_or_make(args)
-    detector.max_pixels, detector.min_area = args.max_pixels, args.min_area
+    detector.min_area = args.min_area
     return detector
 
 
@@ -180,14 +180,14 @@ def readable(args: argparse.Namespace) -> list[Path]:
     """Those of the test images that stand for all, but for what cannot be read."""
     left_out = [args.output] if args.output else []
     standing = standing_for_all([one.path for one in find_images(args.input, left_out) if one.path])
-    chosen = [path for path in standing if _opens(path, args.max_pixels)]
+    chosen = [path for path in standing if _opens(path)]
     logger.info("%d test image(s) are encoded beforehand: most of them must be normal", len(chosen))
     return chosen
 
 
-def _opens(path: Path, max_pixels: int) -> bool:
+def _opens(path: Path) -> bool:
     try:
-        open_image(path, max_pixels)
+        open_image(path)
     except DataError:
         return False
     return True

@@ -39,7 +39,7 @@ from utils.text import in_words
 def evaluation_options(args: argparse.Namespace, restarted: bool) -> EvaluationOptions:
     """What the flags ask of all runs; `restarted`: the command is started again, so its runs go on."""
     return EvaluationOptions(
-        Reading(args.batch_size, args.workers, args.max_pixels),
+        Reading(args.batch_size, args.workers),
         args.memory,
         args.force,
         args.resume or restarted,
@@ -67,7 +67,7 @@ def plan(several: Sequence[argparse.Namespace]) -> list[PlannedRun]:
             config = config if args.from_maps else replace(config, seed=args.seed)
             sampled = (config.k_shot, config.seed, METHODS[config.detector.method].transductive)
             if sampled not in splits:
-                splits[sampled] = sample_split(config, args.max_pixels)
+                splits[sampled] = sample_split(config)
             config = with_split(config, splits[sampled], checkpoint, args.from_maps)
             folder = RunFolder(args.results, config)
             runs.append(PlannedRun(folder, checkpoint, splits[sampled], args.table, args.combination))

@@ -42,6 +42,7 @@ from utils.drift import Drift
 from utils.errors import ConfigError
 from utils.files import write_bytes
 from utils.image_statistics import other_shape
+from utils.limits import most_pixels
 from utils.log import progress
 from utils.signals import command_line, how_to_continue
 from utils.text import without_password
@@ -159,7 +160,7 @@ def score_items(
     reading = wanted.reading
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
-    how = size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey, detector.masks
+    how = size, threads, ahead, layout, stamped, detector.grey, detector.masks
     loaded = read_ahead(items, *how)
     batches = in_batches(progress(loaded, count, "photographs"), reading.batch_size)
     yield from _score_loaded(detector, wanted, batches, folder, watch)
@@ -176,18 +177,18 @@ def score_frames(
     Each frame of a camera or a stream is scored at once, those of a clip `batch_size` together."""
     if source.endless:
         how_to_continue("the same command with --resume keeps what is scored and goes on")
-    loaded = (_as_loaded(frame, detector, wanted.reading.max_pixels) for frame in source.frames())
+    loaded = (_as_loaded(frame, detector) for frame in source.frames())
     size = 1 if source.endless else wanted.reading.batch_size
     batches = in_batches(progress(loaded, None, "frames"), size)
     yield from _score_loaded(detector, wanted, batches, folder, watch, ahead=not source.endless)
 
 
-def _as_loaded(frame: Frame, detector: AnomalyDetector, max_pixels: int) -> Loaded:
+def _as_loaded(frame: Frame, detector: AnomalyDetector) -> Loaded:
     photo = Image.fromarray(frame.pixels)
     stamp = {"bytes": frame.pixels.nbytes, "modified": frame.moment, "digest": frame.digest}
-    if photo.width * photo.height > max_pixels:
+    if photo.width * photo.height > most_pixels():
         reason = (
-            f"{photo.width}x{photo.height} px is above the limit of {max_pixels:,} pixels of --max-pixels"
+            f"{photo.width}x{photo.height} px is above the limit of {most_pixels():,} pixels of --max-pixels"
         )
         return Loaded(frame.name, reason=reason, stamp=stamp)
     return Loaded(frame.name, photo, detector.to_batch([photo])[0], stamp=stamp)

@@ -40,12 +40,7 @@ def fit(prepared: PreparedTraining, world: World = World()) -> tuple[Fdsl, Posit
     if saved and saved.precision != source.precision:
         source.use_float32()
     dataset = TrainingDataset(
-        training_set.root,
-        training_set.records,
-        source.image_size,
-        recipe.augmentation,
-        recipe.seed,
-        plan.max_pixels,
+        training_set.root, training_set.records, source.image_size, recipe.augmentation, recipe.seed
     )
     batches = Batches(dataset, source, recipe.batch_size, recipe.seed, plan.workers, world)
     step = HeadsStep(method, optimizer)

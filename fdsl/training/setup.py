@@ -42,7 +42,6 @@ class TrainingPlan:
     backbone: BackboneConfig
     options: MethodConfig
     recipe: Recipe
-    max_pixels: int
     save_every: tuple[int | None, float | None]
     device: str
     precision: str
@@ -163,5 +162,5 @@ def open_training_set(plan: TrainingPlan) -> TrainingSet:
         logger.info("%s", describe_catalogue(catalogue, dataset))
         parts.append(sample_training_set(catalogue, shots, recipe.seed, dataset, recipe.augmentation))
     training_set = parts[0] if len(parts) == 1 else join_training_sets(parts)
-    training_set.check_masks(plan.max_pixels)
+    training_set.check_masks()
     return training_set

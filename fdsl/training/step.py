@@ -36,9 +36,7 @@ class DiscrepancySource:
         plan, training_set = prepared.plan, prepared.training_set
         self.load, self.options, self.image_size = prepared.load, plan.options, plan.backbone.image_size
         self.shots = {
-            category: InspectionDataset(
-                training_set.root, references, self.image_size, max_pixels=plan.max_pixels
-            )
+            category: InspectionDataset(training_set.root, references, self.image_size)
             for category, references in training_set.references.items()
         }
         self.use(prepared.backbone)

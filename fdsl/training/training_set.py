@@ -42,7 +42,7 @@ class TrainingSet:
             return SEVERAL.join(part.images_digest() for part in self.parts)
         return files_digest(self.root, self.records)
 
-    def check_masks(self, max_pixels: int) -> None:
+    def check_masks(self) -> None:
         """DataError for a mask of another size than its photograph, which would mark another place; warns of
         masks that EXIF data may not have rotated. Reads headers only."""
         doubtful = []
@@ -50,11 +50,11 @@ class TrainingSet:
             if not record.mask_path:
                 continue
             mask = self.root / record.mask_path
-            size = open_mask(mask, max_pixels).size if mask.is_dir() else image_size(mask, False, max_pixels)
+            size = open_mask(mask).size if mask.is_dir() else image_size(mask, False)
             photo = self.root / record.image_path
-            if doubt := size_doubt(size, image_size(photo, False, max_pixels)):
+            if doubt := size_doubt(size, image_size(photo, False)):
                 raise DataError(f"{printable(mask)}: {doubt}")
-            if doubt := rotation_doubt(mask, photo, max_pixels):
+            if doubt := rotation_doubt(mask, photo):
                 doubtful.append(f"{printable(mask)}: {doubt}")
         warn(doubtful)
 

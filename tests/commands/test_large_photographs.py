@@ -2,13 +2,10 @@
 
 import pytest
 
-from data.grey import find_range
 from data.images import image_size
-from fdsl.flags.evaluate_flags import parse
-from fdsl.flags.run_from_flags import plan
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME
-from tests.support.small_runs import Place, command
+from tests.support.small_runs import command
 from utils.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,20 +41,3 @@ def test_labelled_photographs_that_are_too_large_are_refused(detector, parts):
     labelled = ["--labels", str(parts / "labelled")]
     with pytest.raises(DataError, match="labelled/.*above the limit"):
         predict.main([*arguments, *labelled, "--max-pixels", limit_of(parts / "good/1.png")])
-
-
-def test_the_range_of_grey_values_opens_no_larger_file(parts):
-    files = sorted((parts / "good").iterdir())
-    assert find_range(files) is None
-    with pytest.raises(DataError, match="above the limit"):
-        find_range(files, 100)
-
-
-def test_the_range_of_a_test_run_opens_no_larger_file(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("fdsl.evaluation.few_shot_split.find_range", lambda files, limit: asked.append(limit))
-    place = Place(tmp_path)
-    arguments = place.test("--method", "nearest", "--winmode", "mul", "--max-pixels", "100")
-    where = arguments.index("--checkpoint")
-    plan(parse([*arguments[:where], *arguments[where + 2 :]], ""))
-    assert asked and set(asked) == {100}

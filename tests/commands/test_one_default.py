@@ -41,7 +41,7 @@ def test_all_four_give_the_same_scores(datasets, tiny_configs, backbone, tmp_pat
     detector.fit(references)
     found = [one.score for one in detector.predict(images)]
 
-    limits = Limits(file_bytes=10**7, max_pixels=10**7, references=9, photographs=99)
+    limits = Limits(file_bytes=10**7, references=9, photographs=99)
     session = Session(AnomalyDetector.from_backbone(**settings), tmp_path / "page", limits)
     for file in references:
         session.add("references", Path(file).read_bytes(), Path(file).name)

@@ -244,7 +244,7 @@ def test_who_asks_again_and_again_is_refused_once_it_ends(programs):
 
 def test_it_ends_in_time_whatever_is_in_work(monkeypatch, logged):
     monkeypatch.setattr("deploy.service.LAST_SECONDS", 0.2)
-    service = Service(SimpleNamespace(statistics=np.empty((0, 4))), 2, 10**6)
+    service = Service(SimpleNamespace(statistics=np.empty((0, 4))), 2)
     with service.place():
         service.ending.set()
         assert serve(service, parse(["part.onnx", "--port", "0"])) == 0

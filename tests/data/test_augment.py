@@ -15,6 +15,7 @@ from data.tensors import image_to_pixels, mask_to_tensor
 from tests.support.photographs import save
 from utils.config import AUGMENTATIONS
 from utils.errors import DataError
+from utils.limits import allow_pixels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -220,8 +221,9 @@ def test_errors_of_workers_arrive_as_their_own_sentence(tmp_path, workers):
     with pytest.raises(DataError) as caught:
         list(make_loader(dataset, 1, workers))
     assert str(caught.value).startswith(str(tmp_path / "broken.png")) and "\n" not in str(caught.value)
+    allow_pixels(100)
     limited = InspectionDataset(
-        tmp_path, [Record(save(tmp_path / "a.png").name, "", "cup", "good", False)], 28, max_pixels=100
+        tmp_path, [Record(save(tmp_path / "a.png").name, "", "cup", "good", False)], 28
     )
     with pytest.raises(DataError, match="a.png: 12x10 px is above the limit of 100 pixels"):
         list(make_loader(limited, 1, workers))

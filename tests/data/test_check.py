@@ -7,6 +7,7 @@ from PIL import Image
 
 from data.check import check_catalogue, find_duplicates
 from data.records import Catalogue, Record
+from utils.limits import allow_pixels
 
 
 def broken_catalogue(root: Path) -> Catalogue:
@@ -62,7 +63,8 @@ def test_only_decoding_finds_damage_behind_the_header(tmp_path):
     catalogue = Catalogue(tmp_path, {"cup": [record]}, {"cup": [record]})
     assert check_catalogue(catalogue, decode=False) == []
     assert len(check_catalogue(catalogue)) == 1
-    assert "above the limit" in check_catalogue(catalogue, decode=False, max_pixels=100)[0]
+    allow_pixels(100)
+    assert "above the limit" in check_catalogue(catalogue, decode=False)[0]
 
 
 def test_duplicates_between_references_and_test(tmp_path):

@@ -24,7 +24,7 @@ from tests.support.visitor import Visitor  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-LIMITS = Limits(file_bytes=200_000, max_pixels=250_000, references=3, photographs=10)
+LIMITS = Limits(file_bytes=200_000, references=3, photographs=10)
 
 
 @pytest.fixture

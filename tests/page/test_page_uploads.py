@@ -15,6 +15,7 @@ pytest.importorskip("flask", reason="flask is not installed (requirements-app.tx
 from page.uploads import plain_name  # noqa: E402
 from tests.support.photographs import png  # noqa: E402
 from tests.support.visitor import LIMITS  # noqa: E402
+from utils.limits import allow_pixels  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,6 +36,7 @@ BAD_UPLOADS = {
 @pytest.mark.parametrize("name", BAD_UPLOADS)
 def test_uploads_that_are_no_photographs(visitor, tmp_path, name, kind):
     content, sentence = BAD_UPLOADS[name]
+    allow_pixels(250_000)
     reported = visitor.upload(kind, content, f"../../{name}.png", expected=422)
     assert (
         sentence in reported["error"]

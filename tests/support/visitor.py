@@ -3,7 +3,7 @@
 from page.session import Limits
 from tests.support.photographs import png
 
-LIMITS = Limits(file_bytes=200_000, max_pixels=250_000, references=3, photographs=4)
+LIMITS = Limits(file_bytes=200_000, references=3, photographs=4)
 
 
 class Visitor:

@@ -161,7 +161,7 @@ def names_in(file):
 def test_every_flag_is_read(name, parser_of, capsys):
     read = set().union(*(names_in(ROOT / f"{file}.py") for file in READERS[name])) | set(DETECTORS)
     flags = {action.dest for action in parser_of(name)._actions}
-    beside = {"help", "help_all", "config", "save_config", "debug"}  # of every command line
+    beside = {"help", "help_all", "config", "save_config", "debug", "max_pixels"}  # CommandLine reads them
     assert len(flags) > 3 and flags - read - beside == set()
 
 
