@@ -78,7 +78,10 @@ def find_normalisation(images: Iterable[Any]) -> Normalisation | None:
 
 
 def _is_float_photograph(image: object) -> bool:
-    return isinstance(image, Tensor) and image.is_floating_point() and image.ndim == 3 and image.shape[0] == 3
+    """What data/photographs.py takes as floats: with plain values."""
+    if not isinstance(image, Tensor) or image.layout is not torch.strided or image.is_meta:
+        return False
+    return image.is_floating_point() and image.ndim == 3 and image.shape[0] == 3
 
 
 def _holds(values: Tensor, outside: float = OUTSIDE) -> bool:
