@@ -21,8 +21,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -41,8 +39,6 @@ from benchmarks.shared import (
     shortest,
     untrained_backbone,
 )
-from data.dataset import InspectionDataset, make_loader
-from data.records import Record
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection, score
@@ -106,30 +102,25 @@ class Bench:
         self.encoder.positional_embedding = self.backbone.position_table(grid)
         encode_barely(self.encoder, images.to(self.device, self.dtype), self.backbone.layers)
 
-    def scorer(self, shots: int = 0, side: int | None = None, **windows) -> Scorer:
-        """A scorer of images of `side` pixels, with LFE where `windows` (of WindowConfig) has it, fitted to
-        `shots` references."""
+    def scorer(self, shots: int = 0, **windows) -> Scorer:
+        """A scorer, with LFE where `windows` (of WindowConfig) has it, fitted to `shots` references."""
         lfe = {"winmode": "mul", "win_size": self.args.win_size, "win_stride": self.args.win_stride}
         settings = WindowConfig(**{**lfe, **windows}) if windows else WindowConfig("nan")
-        side = side or self.args.image_size
-        scorer = Scorer(Detector(self.backbone, self.method, side, settings))
+        scorer = Scorer(Detector(self.backbone, self.method, self.args.image_size, settings))
         if shots:
             self.fit(scorer, shots)
         return scorer
 
     def fit(self, scorer: Scorer, shots: int) -> None:
-        """Shows the scorer so many references, which all look alike where that makes no difference."""
-        side = scorer.detector.image_size
-        scorer.fit(self.pixels[1:2, :, :side, :side].expand(shots, -1, -1, -1))
+        """Fits the scorer to so many references, which all look alike: that makes no difference."""
+        scorer.fit(self.pixels[1:2].expand(shots, -1, -1, -1))
 
-    def score(self, scorer: Scorer, images: int = 1) -> None:
-        """From pixels to score maps, image by image."""
-        side = scorer.detector.image_size
-        for number in range(images):
-            scorer(self.pixels[number : number + 1, :, :side, :side], ["a photograph"])
+    def score(self, scorer: Scorer) -> None:
+        """From the pixels of an image to its score maps."""
+        scorer(self.pixels[:1], ["a photograph"])
 
-    def scoring(self, scorer: Scorer, images: int = 1, warm: bool = True) -> float:
-        return self.seconds(partial(self.score, scorer, images), warm)
+    def scoring(self, scorer: Scorer, warm: bool = True) -> float:
+        return self.seconds(partial(self.score, scorer), warm)
 
     def bare_image(self) -> float:
         """Seconds of the bare backbone over one image."""
@@ -140,25 +131,6 @@ def plain(bench: Bench) -> list[Row]:
     """Image to map without LFE."""
     bare, what = bench.bare_image(), "image to map, no LFE, {} shot(s)"
     return [(what.format(shots), bench.scoring(bench.scorer(shots)), bare) for shots in (1, 4)]
-
-
-def ceiling(bench: Bench) -> list[Row]:
-    """TFLOP/s in the ViT over a chunk of windows, compared with those of one large matrix product."""
-    visual, side = bench.backbone.visual, bench.args.win_size * bench.backbone.patch_size
-    count = bench.scorer(win_size=bench.args.win_size).detector.window_branch.chunk
-    tokens, width = bench.args.win_size**2 + 1, bench.backbone.width
-    hidden = visual.transformer.resblocks[0].mlp[0].out_features
-    of_block = tokens * (8 * width**2 + 4 * width * hidden + 4 * tokens * width)  # attention included
-    of_patches = 2 * (tokens - 1) * width * 3 * bench.backbone.patch_size**2
-    work = count * (max(bench.backbone.layers) * of_block + of_patches)
-    windows = torch.randn(count, 3, side, side, device=bench.device)
-    vit = work / bench.seconds(lambda: bench.bare(windows)) / 1e12
-    size, repeats = (8192, 50) if bench.device.type == "cuda" else (2048, 5)
-    left, right = (torch.randn(size, size, device=bench.device, dtype=bench.dtype) for _ in range(2))
-    place = torch.empty_like(left)
-    taken = bench.seconds(lambda: [torch.mm(left, right, out=place) for _ in range(repeats)])
-    product = 2 * size**3 * repeats / taken / 1e12
-    return [(f"TFLOP/s in the ViT, {count} windows (compared: one matrix product)", vit, product)]
 
 
 @torch.no_grad()
@@ -292,21 +264,6 @@ def resident_peak() -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def loading(bench: Bench) -> list[Row]:
-    """Reading and preparing 900 x 900 px photographs by two worker processes, against the backbone's time an
-    image."""
-    bare = bench.bare_image()
-    with tempfile.TemporaryDirectory() as folder:
-        count, generator = 32, np.random.default_rng(0)
-        for number in range(count):
-            picture = cv2.resize(generator.integers(0, 255, (90, 90, 3), np.uint8), (900, 900))
-            cv2.imwrite(f"{folder}/{number}.png", picture)
-        records = [Record(f"{number}.png", "", "c", "good", False) for number in range(count)]
-        loader = make_loader(InspectionDataset(folder, records, bench.args.image_size), 4, 2)
-        taken = bench.seconds(lambda: [None for _ in loader]) / count
-    return [("loading an image, 2 workers, compared with the backbone", taken, bare)]
-
-
 OWN_LOAD = """
 import sys, torch, open_clip
 from safetensors.torch import load_file
@@ -348,32 +305,6 @@ def start(bench: Bench) -> list[Row]:
         ("start to first result, one reference (compared: the model's own load)", whole, load),
         ("beyond the load (compared: two passes of the bare backbone)", whole - load, 2 * bench.bare_image()),
     ]
-
-
-def growth(bench: Bench) -> list[Row]:
-    """How the time grows, each in its own unit: images, shots, image size, window stride (own picks), shots
-    with LFE (whole bank)."""
-    patch, largest, bare = bench.backbone.patch_size, bench.args.image_size, bench.bare_image()
-    scorer, found = bench.scorer(1), []
-    for count in (1, 2, 4):
-        found.append((f"no LFE, images: {count}", bench.scoring(scorer, count), bare))
-    for shots in (1, 2, 4, 8):
-        found.append((f"no LFE, shots: {shots}", bench.scoring(bench.scorer(shots)), bare))
-    sides = {round(side / patch) * patch for side in (224, 336, 448, largest) if side <= largest}
-    for side in sorted(sides):
-        bare_here = bench.seconds(partial(bench.bare, bench.photos[:1, :, :side, :side]))
-        found.append((f"no LFE, image size: {side}", bench.scoring(bench.scorer(1, side)), bare_here))
-    size = bench.args.win_size
-    looks = [("stride", 1, stride, "window") for stride in (size, size // 2, size // 3)]
-    looks += [("shots", shots, size // 2, "0") for shots in (1, 2, 4)]
-    for growing, shots, stride, memory in looks:
-        scorer = bench.scorer(shots, win_stride=stride, index_memory=memory)
-        what = f"LFE {size}/{stride}, whole bank, shots: {shots}"
-        if growing == "stride":
-            what = f"LFE, window stride: {stride} ({len(scorer.detector.windows)} windows)"
-        taken = bench.scoring(scorer, warm=False)
-        found.append((what, taken, bare_windows(bench, scorer.detector)))
-    return found
 
 
 def host(bench: Bench) -> list[Row]:
@@ -422,7 +353,7 @@ def processor_ms(work: Callable[[], Iterable], repeats: int) -> float:
     return min(taken[1:])
 
 
-WORKS = (plain, windows, training, memory, loading, start, ceiling, matching, growth, host)
+WORKS = (plain, windows, training, memory, start, matching, host)
 ROWS = {work.__name__: work for work in WORKS}
 
 

@@ -20,8 +20,6 @@ ROWS = {
     "windows": 4,
     "training": 1,
     "memory": 1,
-    "loading": 1,
-    "ceiling": 1,
     "matching": 5,
     "host": 4,
 }
