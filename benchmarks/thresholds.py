@@ -167,7 +167,7 @@ def threshold_of(row: Scored, rate: float, way: str, column: int, prior: Prior) 
         found = NormalScores(scores, peaks, np.full(len(scores), CALIBRATION), 0.0).threshold(rate)
     else:
         found = row.scores(prior).threshold(rate)
-    return found.score if column == 0 else float(found.level or 0.0)
+    return found.score if column == 0 else float(found.pixel_threshold or 0.0)
 
 
 def within_interval(rows: Sequence[Scored], column: int) -> str:

@@ -101,7 +101,7 @@ def graph_of(args: argparse.Namespace) -> Graph:
             args.detector,
         )
     if args.threshold is not None:
-        graph.threshold, graph.level = args.threshold, None
+        graph.threshold, graph.pixel_threshold = args.threshold, None
     return graph
 
 
@@ -183,7 +183,7 @@ def draw_picture(
     if pictures == "all" or (pictures == "anomalous" and result.is_anomalous is not False):
         from deploy.pictures import draw, write
 
-        picture = draw(photo, result, graph.heat_scale, graph.level)
+        picture = draw(photo, result, graph.heat_scale, graph.pixel_threshold)
         row["picture"] = write(folder, row["image"], version, picture)
 
 

@@ -125,7 +125,7 @@ class Graph:
         if self.facts["digest"] != facts_digest(self.facts):
             raise ValueError("it was changed")
         values = read_fields(FIELDS, self.facts)
-        self.side, self.threshold, self.level = (
+        self.side, self.threshold, self.pixel_threshold = (
             values[name] for name in ("image_size", "threshold", "map_threshold")
         )
         self.normal_mean, self.normal_deviation = values["normal_mean"], values["normal_deviation"]
@@ -200,7 +200,7 @@ class Graph:
         anomalous = None if self.threshold is None else score >= self.threshold
         boxes: list[Box] = []
         if anomalous is not False and not reason:
-            boxes = find_boxes(upsample(given["map"], photo.height, photo.width), self.level)
+            boxes = find_boxes(upsample(given["map"], photo.height, photo.width), self.pixel_threshold)
         return Result(
             size=photo.size,
             score=score,

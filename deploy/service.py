@@ -144,7 +144,8 @@ class Service:
                     raise ConfigError(f"the row could not be written ({error.strerror})") from error
             picture = b""
             if with_map:
-                picture = encoded(draw(photo, result, self.graph.heat_scale, self.graph.level), "PNG")
+                drawn = draw(photo, result, self.graph.heat_scale, self.graph.pixel_threshold)
+                picture = encoded(drawn, "PNG")
         self.count("inspected")
         if result.is_anomalous:
             self.count("anomalous")

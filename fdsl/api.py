@@ -526,10 +526,10 @@ class AnomalyDetector:
         normal image reaches, and the pixel threshold. Where one is not known it is made up from the other, or
         from what the method's maps reach."""
         normal, limit = self.normal, self.threshold
-        high = limit.level if limit is not None and limit.level is not None else None
+        high = limit.pixel_threshold if limit is not None and limit.pixel_threshold is not None else None
         if high is None:
-            high = self.scorer.detector.method.hottest / 2 if normal is None else normal.level(HEAT_RATE)
-        low = high / 2 if normal is None else normal.level(USUAL_RATE)
+            high = self.method.hottest / 2 if normal is None else normal.pixel_threshold(HEAT_RATE)
+        low = high / 2 if normal is None else normal.pixel_threshold(USUAL_RATE)
         return min(low, high / 2) if low >= high else low, max(high, TINY)
 
     def predict(
@@ -606,7 +606,7 @@ class AnomalyDetector:
                 size=(width, height),
                 maps=raw.of(i),
                 patch_map=maps[i],
-                map_threshold=None if limit is None else limit.level,
+                map_threshold=None if limit is None else limit.pixel_threshold,
                 normal_percentile=None if self.normal is None else self.normal.percentile(score),
                 reason=self._reason(statistics[i]),
                 heat_scale=scale,

@@ -105,7 +105,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     want: frozenset[str] = frozenset()
     scales: tuple[str, ...] = ()
     hottest: float = 1.0
-    levels: Tensor
+    calibration: Tensor
     directions: Tensor
 
     def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:
@@ -113,7 +113,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         super().__init__()
         self.width, self.blocks, self.options = width, blocks, options or MethodConfig()
         if self.scales:
-            self.register_buffer("levels", torch.zeros(len(self.scales)))
+            self.register_buffer("calibration", torch.zeros(len(self.scales)))
 
     @classmethod
     def of_heads(
@@ -180,14 +180,14 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     def final(self, maps: Tensor) -> Tensor:
         """Refined maps (M,...) -> final maps, on one scale.
 
-        A map m of a group with a level becomes m / (m + level) in [0,1): 0.5 at the mean peak of normal
-        images. Unchanged before `set_scales`.
+        A map m of a group with the calibration scale s becomes m / (m + s) in [0,1): 0.5 at the mean peak of
+        normal images. Unchanged before `set_scales`.
         """
         if not self.scales:
             return maps
-        levels = self.levels.repeat_interleave(len(maps) // len(self.scales))
-        levels = levels.view(-1, *[1] * (maps.dim() - 1))
-        return torch.where(levels > 0, maps / (maps + levels), maps)
+        scale = self.calibration.repeat_interleave(len(maps) // len(self.scales))
+        scale = scale.view(-1, *[1] * (maps.dim() - 1))
+        return torch.where(scale > 0, maps / (maps + scale), maps)
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Final maps (M,B,G,G) -> the mean over maps (B,G,G), and the mean over maps of each one's maximum
@@ -197,7 +197,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     def forget(self) -> None:
         """Resets the values that references have set, besides the memory, before it is fitted anew."""
         if self.scales:
-            self.levels.zero_()
+            self.calibration.zero_()
 
     def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> OwnMemory:
         """The memory of the tiles of normal images, as `fit`; the tokens of an image are those of its tiles,
@@ -242,7 +242,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
                 f"The references give no scale for --method {self.name} (all their maps are zero); use "
                 "--method fdsl or nearest."
             )
-        self.levels.copy_(torch.tensor(list(values)))
+        self.calibration.copy_(torch.tensor(list(values)))
 
 
 class BankMethod(Method[MemoryBank]):

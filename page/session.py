@@ -142,7 +142,7 @@ class Session:
         `calibrated`; scores of photographs stay, percentiles follow."""
         self.detector.normal, self.detector.threshold, self.rate = normal, threshold, rate
         self.calibrated = set(calibrated)
-        self.pixel_threshold = None if threshold is None else threshold.level
+        self.pixel_threshold = None if threshold is None else threshold.pixel_threshold
         for photograph in self.photographs.values():
             if (prediction := photograph.prediction) is not None:
                 percentile = None if normal is None else normal.percentile(prediction.score)
@@ -461,7 +461,8 @@ class Session:
             else:
                 raise ConfigError("a threshold is a score or a target false-positive rate between 0 and 1")
             with self._lock:
-                self.detector.threshold, self.rate = replace(decided, level=self.pixel_threshold), rate
+                self.detector.threshold = replace(decided, pixel_threshold=self.pixel_threshold)
+                self.rate = rate
                 return self.state()
 
     def _take_bulk(self, rate: float) -> None:
@@ -533,7 +534,7 @@ class Session:
         return replace(
             prediction,
             threshold=None if threshold is None else threshold.score,
-            map_threshold=None if threshold is None else threshold.level,
+            map_threshold=None if threshold is None else threshold.pixel_threshold,
         )
 
     def _row(self, photograph: Photograph) -> dict[str, Any]:

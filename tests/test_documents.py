@@ -50,18 +50,7 @@ def missing_scripts(document: Path, root: Path) -> list[str]:
     python -m MODULE, and what pytest is given. Names in capitals stand for any."""
     commands = [command for line in code_lines(document) for command in COMMAND.findall(line)]
     wanted = [name for command in commands for name in files_of_command(*command)]
-    known = of_an_earlier_commit(document)
-    return [
-        name
-        for name in wanted
-        if name not in known and not any((root / found).is_file() for found in name.split("|"))
-    ]
-
-
-def of_an_earlier_commit(document: Path) -> set[str]:
-    """Files that a Markdown file lists as those of earlier commits, after "brings them back:"."""
-    listed = re.findall(r"brings them back:\n((?:.+\n)+)", document.read_text(encoding="utf-8"))
-    return {name for lines in listed for name in re.findall(r"`([\w/]+\.py)`", lines)}
+    return [name for name in wanted if not any((root / found).is_file() for found in name.split("|"))]
 
 
 def files_of_command(options: str, name: str, rest: str) -> list[str]:
@@ -86,11 +75,6 @@ def test_commands_have_their_files(document):
     assert missing_scripts(ROOT / document, ROOT) == []
 
 
-def test_files_of_an_earlier_commit_are_gone():
-    names = of_an_earlier_commit(ROOT / "docs" / "measurements.md")
-    assert names and [name for name in names if (ROOT / name).exists()] == []
-
-
 def test_what_is_not_there_is_found(tmp_path):
     document = tmp_path / "README.md"
     (tmp_path / "train.py").touch()
@@ -100,7 +84,6 @@ def test_what_is_not_there_is_found(tmp_path):
         "`python train.py --x` and `python gone.py`, `python data/NAME.py`\n"
         "```bash\nA=1 bash gone.sh 1\nOMP=1 python -m pytest -s tests/gone.py\npython -m fdsl.gone x\n"
         "python predict.py | python train.py\npip install x\n```\n"
-        "This brings them back:\n`old/gone.py`\n`python old/gone.py`\n"
     )
     assert broken_links(document) == ["gone.md", "#another"]
     assert missing_scripts(document, tmp_path) == [

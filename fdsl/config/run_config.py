@@ -230,12 +230,12 @@ class FittedConfig(Options):
 
 @dataclass(frozen=True)
 class Threshold:
-    """From `score` on an image is anomalous, from `level` (the pixel threshold) on a patch is (None:
+    """From `score` on an image is anomalous, from `pixel_threshold` on a patch is (None:
     unknown). `source`: how they were chosen, as text. `rate`: the target false-positive rate that scores of
     normal images gave them for; None for any other threshold."""
 
     score: float
-    level: float | None
+    pixel_threshold: float | None
     source: str
     rate: float | None = None
 

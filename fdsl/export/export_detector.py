@@ -53,7 +53,7 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "grid": detector.grid,
         "image_score": detector.config.image_score,
         "threshold": None if limit is None else limit.score,
-        "map_threshold": None if limit is None else limit.level,
+        "map_threshold": None if limit is None else limit.pixel_threshold,
         "threshold_source": None if limit is None else limit.source,
         "normal_mean": None if normal is None else normal.distribution[0],
         "normal_deviation": None if normal is None else normal.distribution[1],

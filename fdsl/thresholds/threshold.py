@@ -61,9 +61,10 @@ class NormalScores:
     def threshold(self, rate: float) -> Threshold:
         """The threshold that normal images reach at the target false-positive `rate`, 0 < rate < 1."""
         source = f"target false-positive rate {rate:g} ({self._origin}{self._shortfall(rate)})"
-        return Threshold(self._limit(self.scores, self._prior, rate), self.level(rate), source, rate)
+        score = self._limit(self.scores, self._prior, rate)
+        return Threshold(score, self.pixel_threshold(rate), source, rate)
 
-    def level(self, rate: float) -> float:
+    def pixel_threshold(self, rate: float) -> float:
         """The map value that normal images reach at the target `rate`."""
         prior = None if self.prior is None else (self.prior.map_offset, self.prior.map_spread)
         return self._limit(self.peaks, prior, rate)

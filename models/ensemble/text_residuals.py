@@ -111,9 +111,9 @@ class WithText(Method[TextMemory]):
     def final(self, maps: Tensor) -> Tensor:
         """As Method.final; for tiles a method may have only the first of its groups."""
         own, text = (len(part) for part in self._parts(maps))
-        levels = self.levels.repeat_interleave(self.blocks)
-        levels = torch.cat([levels[:own], levels[-text:]]).view(-1, *[1] * (maps.dim() - 1))
-        return torch.where(levels > 0, maps / (maps + levels), maps)
+        scale = self.calibration.repeat_interleave(self.blocks)
+        scale = torch.cat([scale[:own], scale[-text:]]).view(-1, *[1] * (maps.dim() - 1))
+        return torch.where(scale > 0, maps / (maps + scale), maps)
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The means of the method's own map (B,G,G) and score (B,) and of the text's."""

@@ -25,7 +25,7 @@ export function flush() {
       pending = null;
       const answer = await askJson("PUT", `${state.base}/threshold`, asked);
       if (pending) continue;
-      if (answer.threshold?.level !== state.threshold?.level) state.version++;    // heat and contours follow the pixel threshold
+      if (answer.threshold?.pixel_threshold !== state.threshold?.pixel_threshold) state.version++;    // heat and contours follow the pixel threshold
       Object.assign(state, { threshold: answer.threshold, rate: answer.rate, trust: answer.trust });
       for (const row of answer.photographs) Object.assign(photographed(row.number) ?? {}, row);
       announce("change");

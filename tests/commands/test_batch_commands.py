@@ -237,4 +237,4 @@ def test_pictures_are_opaque_from_the_level_of_a_threshold_from_the_batch_on(lin
     made.fit(test_images=shown)
     assert made.heat_scale == (0.125, 0.25)
     made.learn_threshold_from_batch(shown, 0.05)
-    assert made.heat_scale == (made.threshold.level / 2, made.threshold.level)
+    assert made.heat_scale == (made.threshold.pixel_threshold / 2, made.threshold.pixel_threshold)

@@ -15,14 +15,7 @@ from tests.support.small_runs import environment
 
 pytestmark = pytest.mark.slow
 
-ROWS = {
-    "plain": 2,
-    "windows": 4,
-    "training": 1,
-    "memory": 1,
-    "matching": 5,
-    "host": 4,
-}
+ROWS = {"plain": 2, "windows": 4, "training": 1, "memory": 1, "matching": 5, "host": 4}
 
 
 def test_the_speed_benchmark_measures_every_row(tiny_configs, tmp_path):

@@ -87,7 +87,7 @@ def test_onnxruntime_says_what_the_detector_says(
     facts = assert_same(file, made, photographs_of(place))
     assert (facts["method"], facts["fusion"]) == (method, windows.winmode)
     assert float(facts["threshold"]) == made.threshold.score
-    assert float(facts["map_threshold"]) == made.threshold.level
+    assert float(facts["map_threshold"]) == made.threshold.pixel_threshold
     settings = json.loads(facts["settings"])
     assert settings["windows"]["win_size"] == windows.win_size and settings["references"] == references
 

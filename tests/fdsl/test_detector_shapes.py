@@ -81,7 +81,7 @@ def test_other_values_are_refused(saved, tmp_path, tensors):
     "changed",
     [
         {"reference_files": [["x"], ["y"]]},
-        {"threshold": {"score": 10**400, "level": None, "source": "given", "rate": None}},
+        {"threshold": {"score": 10**400, "pixel_threshold": None, "source": "given", "rate": None}},
     ],
     ids=lambda changed: str(*changed),
 )

@@ -51,7 +51,7 @@ def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
     found = plain.predict(Image.open(io.BytesIO(png(3))))
     assert state["threshold"] == {
         "score": plain.threshold.score,
-        "level": plain.threshold.level,
+        "pixel_threshold": plain.threshold.pixel_threshold,
         "source": plain.threshold.source,
         "rate": 0.05,
     }
@@ -67,7 +67,8 @@ def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
         after = visitor.scored(png(3))
     assert after["score"] == found.score and after["normal_percentile"] == found.normal_percentile
     assert after["regions"] == [
-        one.to_dict() for one in regions_of(found.anomaly_map, plain.threshold.level, found.min_area)
+        one.to_dict()
+        for one in regions_of(found.anomaly_map, plain.threshold.pixel_threshold, found.min_area)
     ]
 
 

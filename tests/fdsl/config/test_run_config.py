@@ -296,7 +296,7 @@ def test_predict_writes_what_the_detector_is_and_what_was_asked():
     made = PredictionConfig(FITTED, "12", Threshold(0.5, None, "given"), "python predict.py", "all", False)
     values = as_stored(made)
     assert from_stored(FittedConfig, {name: values[name] for name in as_stored(FITTED)}) == FITTED
-    assert values["threshold"] == {"score": 0.5, "level": None, "source": "given", "rate": None}
+    assert values["threshold"] == {"score": 0.5, "pixel_threshold": None, "source": "given", "rate": None}
     assert (values["digest"], values["pictures"], values["save_maps"], values["input"]) == (
         *("12", "all", False, None),
     )

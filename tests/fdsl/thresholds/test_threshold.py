@@ -83,7 +83,7 @@ def test_one_held_out_score_gives_itself_without_a_warning():
 def test_threshold_says_where_it_comes_from_and_serves_maps_too():
     found = normal([0.1, 0.2, 0.3], peaks=[0.05, 0.1, 0.15]).threshold(0.05)
     assert "0.05" in found.source and "leave-one-out" in found.source
-    assert found.level < found.score
+    assert found.pixel_threshold < found.score
     assert "one reference" in normal([0.1, 0.2], kinds=[SELF_MATCH, MASKED]).threshold(0.05).source
 
 
@@ -107,7 +107,7 @@ def test_the_bulk_of_a_batch_gives_a_threshold_that_defects_hardly_move(share):
     good = 1 / (1 + np.exp(-generator.normal(-1.5, 0.2, 4000)))
     bad = np.full(round(share / (1 - share) * len(good)), 0.9)
     found = batch_threshold(np.concatenate([good, bad]), np.concatenate([good, bad]), 0.05)
-    assert found.level == found.score and found.score < 0.9
+    assert found.pixel_threshold == found.score and found.score < 0.9
     assert (0.035 if share == 0 else 0.01) < (good >= found.score).mean() < 0.065
     assert "images; transductive" in found.source
 
@@ -151,7 +151,8 @@ def test_with_a_prior_the_left_out_references_give_the_mean_and_it_the_rest():
     prior = Prior(0.2, 0.1, 0.5, 0.3)
     scores, peaks = np.array([0.2, 0.24]), np.array([0.15, 0.18])
     found = NormalScores(scores, peaks, np.array([LEAVE_COPY_OUT] * 2), 0.1, prior).threshold(0.05)
-    for limit, values, offset, spread in ((found.score, scores, 0.2, 0.1), (found.level, peaks, 0.5, 0.3)):
+    limits = (found.score, scores, 0.2, 0.1), (found.pixel_threshold, peaks, 0.5, 0.3)
+    for limit, values, offset, spread in limits:
         own = odds(values)
         variance = (12 * spread**2 + ((own - own.mean()) ** 2).sum()) / 13
         assert odds(limit) == pytest.approx(own.mean() + offset + 1.6449 * variance**0.5, abs=1e-4)
