@@ -39,10 +39,12 @@ ONE_BY_ONE = (
 MOST_OUTSIDE = 0.001  # of a photograph's pixels: more outside the range are reported
 
 
-def find_range(given: Iterable[str | Path | Image.Image | object]) -> GreyRange | None:
+def find_range(
+    given: Iterable[str | Path | Image.Image | object], chosen: str | None = None
+) -> GreyRange | None:
     """The range of the photographs (paths or PIL images) of more than 8 bits; None where none has more.
 
-    Raises DataError for a file that cannot be read.
+    `chosen`: LOW:HIGH, in place of the one that is found. Raises DataError for a file that cannot be read.
     """
     lows: list[float] = []
     highs: list[float] = []
@@ -61,7 +63,7 @@ def find_range(given: Iterable[str | Path | Image.Image | object]) -> GreyRange 
         return None
     step = 0.0 if whole else step_of(different)
     low, high = min(lows), max(highs)
-    grey = range_of(low, high, whole, step)
+    grey = (GreyRange.of(chosen) if chosen else None) or range_of(low, high, whole, step)
     _warn_of_other_scales(lows, highs)
     if standardised:
         logger.warning("warning: a reference has mean 0 and deviation 1: %s", ONE_BY_ONE)

@@ -314,7 +314,7 @@ class AnomalyDetector:
         normalisation = find_normalisation(given or tested)
         if normalisation is not None:
             given, tested = ([normalisation.plain(one) for one in images] for images in (given, tested))
-        grey = find_range(given or tested)
+        grey = find_range(given or tested, self.config.detector.options.grey_range)
         given, photographs, files = self._usable(given, grey)
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("references: there is no photograph; give at least one normal image")

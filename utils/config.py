@@ -108,6 +108,7 @@ class MethodConfig(Options):
     """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
     components (`Method.parts`) are left out, and whether mutual scoring of the test images or text is added.
     roi, ignore: masks of what is evaluated, and of what is not (data/region_of_interest.py).
+    grey_range: of images of more than 8 bits (utils/grey_range.py).
     object (or BY_CATEGORY), normal_words, damaged_words: the text prompts (models/backbones/text/prompts.py);
     none: the usual words."""
 
@@ -161,6 +162,13 @@ class MethodConfig(Options):
         metavar="MASK|DIR",
         help="patches do not count where this black and white image, or the one of its name in a folder, is "
         "white",
+    )
+    grey_range: str | None = option(
+        None,
+        short="grey",
+        metavar="LOW:HIGH",
+        help="values that become black and white, of images of more than 8 bits, as --grey-range=-2.5:2.6 "
+        "(default: found from the references)",
     )
     with_batch: bool = option(
         False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 FEW_LEVELS = 32  # an image with fewer grey levels hides defects in its steps
@@ -13,3 +14,13 @@ class GreyRange:
 
     low: float
     high: float
+
+    @classmethod
+    def of(cls, text: str) -> GreyRange | None:
+        """The range of LOW:HIGH; None for any other text."""
+        low, _, high = text.partition(":")
+        try:
+            found = cls(float(low), float(high))
+        except ValueError:
+            return None
+        return found if -math.inf < found.low < found.high < math.inf else None

@@ -12,6 +12,7 @@ from models.method_facts import MethodFacts
 from models.methods.registry import METHODS
 from utils.config import BATCH, OBJECT, WHOLE_IMAGE, MethodConfig, WindowConfig
 from utils.errors import ConfigError
+from utils.grey_range import GreyRange
 from utils.live_sources import is_clip, live_source
 from utils.text import one_line, printable, without_password
 
@@ -108,7 +109,11 @@ RULES: tuple[Rule, ...] = (  # of a `Combined`
         lambda it: it.method.transductive and it.options.with_batch,
         "--with-batch does not go with --method {it.name}, which is mutual scoring itself: leave it out.",
     ),
-    # Region of interest
+    # Images
+    (
+        lambda it: it.options.grey_range is not None and GreyRange.of(it.options.grey_range) is None,
+        "--grey-range {it.options.grey_range} is no range: give LOW:HIGH, two numbers, the lower one first.",
+    ),
     (
         lambda it: it.has_roi and it.windowed and it.windows.index_memory != "0",
         "--roi and --ignore do not go with --index-memory {it.windows.index_memory}, which needs whole "

@@ -114,14 +114,15 @@ def sample_split(config: RunConfig) -> FewShotSplit:
     grey = {}
     for name, tested in records.items():
         chosen = standing_for_all(tested) if transductive else references[name]
-        span = find_range([catalogue.root / record.image_path for record in chosen])
+        files = [catalogue.root / record.image_path for record in chosen]
+        span = find_range(files, config.detector.options.grey_range)
         if span is not None:
             grey[name] = span
-    files = files_digest(catalogue.root, everything)
+    digest = files_digest(catalogue.root, everything)
     validation = {
         name: _validation(config, catalogue, name, references[name], records[name]) for name in records
     }
-    return FewShotSplit(catalogue, references, records, files, grey, validation)
+    return FewShotSplit(catalogue, references, records, digest, grey, validation)
 
 
 def _validation(

@@ -13,6 +13,7 @@ from data.demo import defective_image, normal_image
 from tests.support.both_layouts import BACKBONE
 from tests.support.photographs import texture
 from tests.support.small_runs import command
+from utils.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 test, predict = command("test"), command("predict")
@@ -79,6 +80,16 @@ def test_floats_about_zero_are_judged_as_the_eight_bits_they_were(product, backb
         found[name] = [(row["image"], row["score"], row["anomalous"]) for row in rows]
     assert found["eight"] == found["minus one to one"] == found["one mean and deviation"]
     assert "-1 becomes black, 1 white" in logged() and "-2.08008 becomes black, 3.15606 white" in logged()
+
+
+def test_a_range_that_is_given_replaces_the_one_that_is_found(backbone, folders, tmp_path, logged):
+    good, bad = folders / "twelve/part/good", folders / "twelve/part/bad"
+    out = ["--input", str(bad), "--pictures", "none", "--output", str(tmp_path / "out")]
+    run = ["--references", str(good), *out, *backbone]
+    predict.main([*run, "--grey-range=-100:5000"])
+    assert "-100 becomes black, 5000 white" in logged()
+    with pytest.raises(ConfigError, match="--grey-range 5000:100 is no range: give LOW:HIGH"):
+        predict.main([*run, "--grey-range=5000:100"])
 
 
 def test_a_photograph_beyond_the_references_is_said(folders, detector, backbone, tmp_path, logged):

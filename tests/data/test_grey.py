@@ -219,3 +219,16 @@ def test_numbers_that_are_none_are_refused(tmp_path):
     for grey in (None, GreyRange(0, 1)):
         with pytest.raises(DataError, match="not finite"):
             open_image(file, grey=grey)
+
+
+@pytest.mark.parametrize("text", ["", "1", "2:1", "1:1", "a:b", "0:inf", "nan:1", "1:2:3"])
+def test_a_text_that_is_no_range_is_none(text):
+    assert GreyRange.of(text) is None
+
+
+def test_a_range_that_is_given_brings_the_eight_bits_back(tmp_path):
+    levels = eight_bits(1)
+    file = write(tmp_path / "a.tif", ((levels - 123.13) / 49.8).astype(np.float32))
+    grey = find_range([file], chosen=f"{-123.13 / 49.8}:{(255 - 123.13) / 49.8}")
+    assert np.array_equal(np.asarray(open_image(file, grey=grey))[..., 0], levels)
+    assert find_range([write(tmp_path / "8.png", levels)], chosen="0:1") is None

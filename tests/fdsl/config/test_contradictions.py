@@ -28,6 +28,7 @@ CASES = [
         "--roi and --ignore do not go with --index-memory 1",
     ),
     ("batch", {"ignore": "mask.png"}, WHOLE, {}, "--roi and --ignore do not go with mutual scoring"),
+    ("nearest", {"grey_range": "2:1"}, WHOLE, {}, "--grey-range 2:1 is no range: give LOW:HIGH"),
     ("nearest", {"object": "nut"}, WHOLE, {}, "are words for text"),
     ("subspace", {"with_text": True}, WHOLE, {}, "defined for fdsl, nearest, plus"),
     ("fdsl", {"with_text": True, "fd": "none"}, WHOLE, {}, "trained on --fd none"),

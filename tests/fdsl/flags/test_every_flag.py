@@ -66,7 +66,7 @@ RUN = {  # of test.py, whatever is tested
     *("device", "precision", "workers", "threads", "max-pixels"),
     *("from-maps", "method", "winmode"),
 } | BACKBONE
-SHOTS = {"k-shot", "rotate-references", "roi", "ignore", "with-batch"}
+SHOTS = {"k-shot", "rotate-references", "roi", "ignore", "grey-range", "with-batch"}
 TRAINED = {"use-nam", "fd", "checkpoint", "checkpoints"}
 WORDS = {"object", "normal-words", "damaged-words"}
 TESTED = ("--dataset", "folder", "--data-path", "x")
@@ -103,7 +103,7 @@ SITUATIONS = {
     | {"port", "host", "token", "max-upload", "min-area"},
     ("test", *TESTED, "--method", "nearest"): RUN | SHOTS | {"align", "with-text", "tiles"},
     ("test", *TESTED, "--method", "subspace"): RUN | SHOTS | {"tiles"},
-    ("test", *TESTED, "--method", "text"): RUN | WORDS | {"roi", "ignore"},
+    ("test", *TESTED, "--method", "text"): RUN | WORDS | {"roi", "ignore", "grey-range"},
     ("test", *TESTED, "--winmode", "nan"): RUN | SHOTS | TRAINED | {"align", "with-text", "tiles"},
     ("test", *TESTED, "--winmode", "onlywin"): RUN
     | SHOTS
