@@ -16,7 +16,7 @@ from utils.options import COMPONENTS, TEXT, as_stored, from_stored
 
 DINO = backbone_config({"model": "timm/vit_small_patch14_reg4_dinov2.lvd142m", "image_size": 448})
 PLUS = {"method": "plus", "image_score": "max", "rotations": "auto", "windows__winmode": "nan"}
-NAMED = {"model": "ViT-B-16", "leave_out": ["bilateral"]}  # what not every text can be
+NAMED = {"model": "ViT-B-16", "leave_out": ["bilateral"], "grey_range": "0:1"}  # what not every text can be
 
 
 def run_of(**changes):
