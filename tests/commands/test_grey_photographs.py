@@ -101,13 +101,14 @@ def test_a_photograph_beyond_the_references_is_said(folders, detector, backbone,
     assert "bright.png" in logged() and "outside 0 to 4095, the range of the references" in logged()
 
 
-def test_a_test_run_stores_the_range_of_its_references(folders, tiny_configs, tmp_path):
+@pytest.mark.parametrize("given, stored", [((), [0.0, 4095.0]), (("--grey-range=-5:5000",), [-5.0, 5000.0])])
+def test_a_test_run_stores_the_range_of_its_references(folders, tiny_configs, tmp_path, given, stored):
     shutil.copytree(folders / "twelve", tmp_path / "data")
     run = ["--dataset", "folder", "--data-path", str(tmp_path / "data"), "--method", "nearest"]
     places = ["--results", str(tmp_path / "results"), "--model-config", tiny_configs, "--pictures", "0"]
-    test.main([*run, *places, "--image-score", "max", *BACKBONE])
+    test.main([*run, *places, *given, "--image-score", "max", *BACKBONE])
     (config,) = (tmp_path / "results").rglob("config.json")
-    assert json.loads(config.read_text())["grey"] == {"part": [0.0, 4095.0]}
+    assert json.loads(config.read_text())["grey"] == {"part": stored}
 
 
 def test_pages_that_are_left_out_are_named(detector, backbone, tmp_path, logged):
