@@ -64,7 +64,6 @@ from utils.grey_range import GreyRange
 from utils.image_statistics import PER_IMAGE, reason_of, statistics_of
 from utils.numbers import TINY, is_finite
 from utils.options import HEADS, options_of, takes_options
-from utils.room import Room, in_memory
 from utils.text import as_file, as_text, one_line, printable
 
 logger = logging.getLogger("fdsl")
@@ -291,7 +290,6 @@ class AnomalyDetector:
         rotations: int | str | None = None,
         false_alarm_rate: float | None = 0.01,
         test_images: Photograph | Iterable[Photograph] = (),
-        room: Room = in_memory,
     ) -> None:
         """Fits the memory bank to references; what it held before is forgotten.
 
@@ -300,9 +298,8 @@ class AnomalyDetector:
         None: auto for `plus`, else 1. Take 1 where a wrong orientation is a defect. `false_alarm_rate`:
         target false-positive rate of the threshold, which comes from the references alone (better:
         `calibrate` with normal images); None: no threshold, sooner done. `test_images`: for method batch and
-        `with_batch`, the test images, two or more; of many, 200 are drawn. `room`: where their tokens are
-        kept (utils/room.py). Near copies count once, and a reference that shows no part is left out, with a
-        warning. Raises DataError, ModelError.
+        `with_batch`, the test images, two or more; of many, 200 are drawn. Near copies count
+        once, and a reference that shows no part is left out, with a warning. Raises DataError, ModelError.
         """
         if false_alarm_rate is not None:
             _require_rate(false_alarm_rate)
@@ -328,7 +325,7 @@ class AnomalyDetector:
         self.config = replace(self.config, references=len(photographs), rotations=1)
         if self.scorer.detector.is_transductive:
             seen = (self._photograph(image, grey, "a test image") for image in tested)
-            encode_test_images(self.scorer, seen, len(tested), room)
+            encode_test_images(self.scorer, seen, len(tested))
         if not photographs:
             return
         with self.scorer.detector.encoding_once():

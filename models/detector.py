@@ -23,7 +23,6 @@ from models.views.tile_maps import FINER
 from utils.config import WHOLE_IMAGE, WindowConfig
 from utils.errors import ModelError
 from utils.memory import Halving
-from utils.room import Room, in_memory
 from utils.tile_layout import TileLayout, tiles_for
 
 logger = logging.getLogger("fdsl")
@@ -231,9 +230,9 @@ class Detector(nn.Module):
         self.memories = Memories(whole, windows, tiles)
 
     @torch.no_grad()
-    def take_test_images(self, images: Iterable[Tensor], count: int, room: Room = in_memory) -> None:
+    def take_test_images(self, images: Iterable[Tensor], count: int) -> None:
         """Gives the method the `count` test images that stand for all of them, batches (B,[1+T,]3,S,S); what
-        it saw before is forgotten. Their tokens are kept in `room`."""
+        it saw before is forgotten."""
         whole = Halving(lambda batch: self.encode(batch).tokens, _join_tokens)
         tiles = Halving(self._tokens_of_tiles, _join_tokens)
 
@@ -242,7 +241,7 @@ class Detector(nn.Module):
                 parts = () if views.tiles is None else map(tiles, [views.tiles])
                 yield Seen(views.whole, whole(views.whole), parts)
 
-        self.memories = self.method.take_test_images(seen(), count, room, self.memories, self._like)
+        self.memories = self.method.take_test_images(seen(), count, self.memories, self._like)
 
     def _tokens_of_tiles(self, tiles: Tensor) -> Tensor:
         """Tiles (B,T,3,S,S) -> (L,B,T*N,C)."""
@@ -355,9 +354,10 @@ class Detector(nn.Module):
 
     @property
     def bytes_of_test_image(self) -> int:
-        """What the tokens of one photograph that it was shown take, in two bytes a number and without
-        tiles."""
-        return 2 * len(self.backbone.layers) * self.whole.tokens * self.backbone.width
+        """What the tokens of one test image take, without tiles."""
+        return (
+            self.backbone.dtype.itemsize * len(self.backbone.layers) * self.whole.tokens * self.backbone.width
+        )
 
     @property
     def window_patches(self) -> int:

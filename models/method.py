@@ -25,7 +25,6 @@ from models.method_facts import MethodFacts
 from models.views.tile_maps import resized, smoothed
 from utils.config import MethodConfig
 from utils.errors import ModelError
-from utils.room import Room
 
 
 class Memory(Protocol):
@@ -153,10 +152,8 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         tensor, ValueError for a method without memory."""
         raise ValueError(f"method {self.name} has no memory")
 
-    def take_test_images(
-        self, seen: Iterable[Seen], count: int, room: Room, known: Memories, like: Tensor
-    ) -> Memories:
-        """The memories after `count` test images, whose tokens are stored in `room`; `known`: those before;
+    def take_test_images(self, seen: Iterable[Seen], count: int, known: Memories, like: Tensor) -> Memories:
+        """The memories after `count` test images; `known`: those before;
         `like`: a tensor with the precision and device of the backbone's tokens. For methods with
         `takes_test_images`."""
         raise NotImplementedError

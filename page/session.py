@@ -40,7 +40,6 @@ from utils.drift import WINDOW, Drift
 from utils.errors import ConfigError, DataError
 from utils.hot_regions import upsample
 from utils.log import progress_to
-from utils.room import OnDisk
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
 MOST_REFERENCES = 16
@@ -358,7 +357,6 @@ class Session:
                     rotations=1 if too_many else rotations,
                     false_alarm_rate=rate,
                     test_images=[upload.file for upload in photographs.values()],
-                    room=OnDisk(self.folder, "Tokens of the photographs", "inspect fewer at once"),
                 )
             names = {upload.file.name: upload.name for upload in references.values()}
             other.stored = [replace(one, name=names.get(one.name, one.name)) for one in other.stored]

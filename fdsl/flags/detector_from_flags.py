@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +28,6 @@ from utils.errors import ConfigError, DataError
 from utils.live_sources import live_source
 from utils.log import progress
 from utils.options import options_of, without
-from utils.room import OnDisk
 from utils.text import as_file
 
 logger = logging.getLogger("fdsl")
@@ -159,8 +157,7 @@ def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
     if not detector.scorer.detector.is_transductive:
         detector.fit(references, **how)
         return
-    room = OnDisk(args.output or Path(tempfile.gettempdir()), "Tokens of the test images")
-    detector.fit(references, **how, test_images=readable(args), room=room)
+    detector.fit(references, **how, test_images=readable(args))
 
 
 def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> None:

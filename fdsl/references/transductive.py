@@ -14,7 +14,6 @@ from fdsl.scoring import Scorer
 from models.methods.batch import FEWEST
 from utils.errors import DataError
 from utils.log import progress
-from utils.room import Room, in_memory
 
 Item = TypeVar("Item")
 MOST = 200  # test images of the sample, so that the cost of each image does not grow with their number
@@ -33,11 +32,9 @@ def encode_test_images(
     scorer: Scorer,
     photographs: Iterable[Image.Image],
     count: int,
-    room: Room = in_memory,
     what: str = "test images encoded beforehand",
 ) -> None:
-    """Fits the detector to `count` test images, whose tokens are stored in `room`; DataError for fewer than
-    FEWEST."""
+    """Fits the detector to `count` test images; DataError for fewer than FEWEST."""
     if count < FEWEST:
         raise DataError(
             f"{count} photograph(s) to inspect: they are compared with each other, so give {FEWEST} or more"
@@ -48,4 +45,4 @@ def encode_test_images(
         scorer.detector.lay_tiles([first.size])
         photographs = chain([first], photographs)
     batches = in_batches(progress(photographs, count, what), BATCH)
-    scorer.detector.take_test_images(map(scorer.to_batch, batches), count, room)
+    scorer.detector.take_test_images(map(scorer.to_batch, batches), count)

@@ -16,7 +16,6 @@ from models.method import Memories, Memory, Method, Seen
 from models.methods.batch import NO_TEST_IMAGES, Batch, BatchMemory, memories_of, with_stored_tokens
 from models.views.tile_maps import resized
 from utils.errors import ModelError
-from utils.room import Room
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,9 @@ class WithMutualScoring(Method[Memory]):
             raise ModelError("The references give no scale for --with-batch: all their maps are zero.")
         self.own_scales = (peak, score)
 
-    def take_test_images(
-        self, seen: Iterable[Seen], count: int, room: Room, known: Memories, like: Tensor
-    ) -> Memories:
+    def take_test_images(self, seen: Iterable[Seen], count: int, known: Memories, like: Tensor) -> Memories:
         """Takes the images without their tiles, and sets the scales of mutual scoring."""
-        memory, _ = memories_of((one._replace(tiles=()) for one in seen), count, room)
+        memory, _ = memories_of((one._replace(tiles=()) for one in seen), count)
         scored = [
             self._scored(Features(photograph[:, None].to(like), shown=(number,)), memory)
             for number, photograph in enumerate(memory.tokens_for(like))
@@ -79,16 +76,14 @@ class WithMutualScoring(Method[Memory]):
     def features(
         self, encode: Encoder, images: Tensor, originals: Tensor, memory: Memory | None, like: Tensor
     ) -> Features:
-        """Stored tokens of test images, if the method needs nothing else and their precision is the
-        backbone's; others are encoded."""
+        """Stored tokens of test images, if the method needs nothing else; others are encoded."""
         if self.test_images is None:
             return encode(images, self.want)
-        memory_of_test = self.test_images.memory
-        shown = memory_of_test.of(originals)
-        narrower = memory_of_test.tokens.dtype != like.dtype
-        if self.want or narrower or all(number is None for number in shown):
+        compared = self.test_images.memory
+        shown = compared.of(originals)
+        if self.want or all(number is None for number in shown):
             return encode(images, self.want)._replace(shown=shown)
-        return with_stored_tokens(encode, images, memory_of_test, shown, like)
+        return with_stored_tokens(encode, images, compared, shown, like)
 
     def combine(self, maps: FinalMaps, features: Features, side: int) -> ScoreMaps:
         """The means of the method's own maps and scores and of mutual scoring's; only the method's before its

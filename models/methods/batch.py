@@ -23,7 +23,7 @@ from models.method import Memories, Method, Seen, mean_of_highest
 from models.methods.registry import BatchFacts
 from utils.errors import ModelError
 from utils.memory import free_bytes
-from utils.room import Room
+from utils.tensor_on_disk import tensor_on_disk
 
 SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged
 LOWEST = 0.3  # of the distances to the other photographs: their mean is a patch's value
@@ -36,8 +36,8 @@ NO_TEST_IMAGES = "The detector has no test images yet: call take_test_images() f
 
 @dataclass(frozen=True)
 class BatchMemory:
-    """The unit tokens (R,L,N,C) of a sample of R test images, on the CPU, where they may take gigabytes, or
-    in a file.
+    """The unit tokens (R,L,N,C) of a sample of R test images, on the CPU, in a file
+    (utils/tensor_on_disk.py): they may take gigabytes.
 
     digests (R,DIGEST) uint8: identify the images. maps: cached maps (L,N) of images that were compared, by
     their index. cached: the tokens on another device. tiles: the N tokens of each image are those of so many
@@ -77,17 +77,17 @@ class BatchMemory:
         return {"tokens": self.tokens, "digests": self.digests, "tiles": torch.tensor([self.tiles])}
 
 
-def memories_of(seen: Iterable[Seen], count: int, room: Room) -> tuple[BatchMemory, BatchMemory | None]:
-    """The memories of `count` test images and of their tiles, which are the same number for all; tokens are
-    stored in `room`. ValueError for another number of images."""
+def memories_of(seen: Iterable[Seen], count: int) -> tuple[BatchMemory, BatchMemory | None]:
+    """The memories of `count` test images and of their tiles, which are the same number for all.
+    ValueError for another number of images."""
     digests: list[bytes] = []
     whole = tiles = None
     for images, tokens, parts in seen:
         first = len(digests)
         digests += [digest_of(image) for image in images]
-        whole = _filled(whole, tokens, first, count, room)
+        whole = _filled(whole, tokens, first, count)
         for part in parts:
-            tiles = _filled(tiles, part, first, count, room)
+            tiles = _filled(tiles, part, first, count)
     if whole is None or len(digests) != count:
         raise ValueError(f"{count} images were announced, and {len(digests)} came.")
     rows = torch.tensor([list(digest) for digest in digests], dtype=torch.uint8)
@@ -97,10 +97,12 @@ def memories_of(seen: Iterable[Seen], count: int, room: Room) -> tuple[BatchMemo
     return BatchMemory(whole, rows), tiled
 
 
-def _filled(stored: Tensor | None, tokens: Tensor, first: int, count: int, room: Room) -> Tensor:
+def _filled(stored: Tensor | None, tokens: Tensor, first: int, count: int) -> Tensor:
     """The tokens (R,L,N,C) of `count` images, with those (L,B,N,C) of the images from index `first` on."""
     blocks, images, patches, width = tokens.shape
-    stored = room((count, blocks, patches, width), tokens.dtype) if stored is None else stored
+    if stored is None:
+        shape = count, blocks, patches, width
+        stored = tensor_on_disk(shape, tokens.dtype, "The tokens of the test images")
     stored[first : first + images] = tokens.transpose(0, 1)
     return stored
 
@@ -201,10 +203,8 @@ class Batch(BatchFacts, Method[BatchMemory]):
     def needs_references(self) -> bool:
         return False
 
-    def take_test_images(
-        self, seen: Iterable[Seen], count: int, room: Room, known: Memories, like: Tensor
-    ) -> Memories:
-        whole, tiles = memories_of(seen, count, room)
+    def take_test_images(self, seen: Iterable[Seen], count: int, known: Memories, like: Tensor) -> Memories:
+        whole, tiles = memories_of(seen, count)
         return Memories(whole, tiles=tiles)
 
     def features(
@@ -219,8 +219,7 @@ class Batch(BatchFacts, Method[BatchMemory]):
         return with_stored_tokens(encode, images, memory, shown, like)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
-        tokens = state["tokens"]
-        tokens = tokens.to("cpu", tokens.dtype if tokens.dtype.itemsize == 2 else dtype)
+        tokens = state["tokens"].to("cpu", dtype)
         tiles = int(state["tiles"])
         if tokens.shape[2] % tiles:
             raise ValueError(f"{tokens.shape[2]} tokens of an image are not those of {tiles} tiles")

@@ -12,7 +12,6 @@ from PIL import Image
 
 from fdsl.api import AnomalyDetector
 from fdsl.thresholds.threshold import batch_threshold
-from utils.room import OnDisk
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
@@ -48,7 +47,7 @@ def as_predicted(detector, folder, seeds, references=()):
     plain = detector.another()
     shown = [Image.open(io.BytesIO(png(seed))) for seed in seeds]
     good = [Image.open(io.BytesIO(png(seed))) for seed in references]
-    plain.fit(good, test_images=shown, room=OnDisk(folder, "Tokens"), false_alarm_rate=0.01)
+    plain.fit(good, test_images=shown, false_alarm_rate=0.01)
     return plain, plain.predict(shown)
 
 

@@ -22,7 +22,6 @@ from tests.support.photographs import texture
 from tests.support.tokens import noise
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import DataError, ModelError
-from utils.room import OnDisk, in_memory
 
 SIDE, GRID = 64, 8
 EXACT = {"rel": 2e-4, "abs": 1e-6}
@@ -169,26 +168,13 @@ def test_what_it_was_shown_is_compared_once(tiny_backbone, photos, monkeypatch, 
     assert sum(asked) == 5
 
 
-def test_beside_a_method_tokens_serve_only_where_they_are_exact(tiny_backbone, photos, monkeypatch, tmp_path):
+def test_tokens_of_test_images_serve_a_method_with_references_too(tiny_backbone, photos, monkeypatch):
     counted = Counted(tiny_backbone, monkeypatch)
-    for room, encoded in ((in_memory, 0), (OnDisk(tmp_path, "Tokens"), 4)):
-        detector = detector_of(tiny_backbone, Nearest, with_batch=True)
-        detector.take_test_images(iter(photos[:4].split(2)), 4, room)
-        detector.fit(photos[4:])
-        before = counted.images
-        detector(photos[:4])
-        assert counted.images == before + encoded
-
-
-def test_on_disk_it_finds_the_same_but_for_rounding(tiny_backbone, photos, tmp_path, monkeypatch):
-    exact = with_test_images(detector_of(tiny_backbone), photos)(photos).base
-    detector = detector_of(tiny_backbone)
-    detector.take_test_images(iter(photos.split(2)), len(photos), OnDisk(tmp_path, "Tokens"))
-    assert detector.memories.whole.tokens.dtype == torch.bfloat16
-    counted = Counted(tiny_backbone, monkeypatch)
-    found = detector(photos).base
-    assert counted.images == 0
-    assert not torch.equal(found, exact) and torch.allclose(found, exact, atol=2e-3)
+    detector = with_test_images(detector_of(tiny_backbone, Nearest, with_batch=True), photos[:4])
+    detector.fit(photos[4:])
+    before = counted.images
+    detector(photos[:4])
+    assert counted.images == before and detector.method.test_images.memory.tokens.dtype == torch.float32
 
 
 def test_a_photograph_that_is_there_twice_does_not_speak_for_itself(tiny_backbone, photos):
