@@ -49,44 +49,32 @@ def scan(root: str | Path) -> Catalogue:
     """The catalogue of a folder by the rules above. Where a category has no train/, its normal images are
     both in train and in test, and `without_references` takes the references out. Raises DataError where
     there is no category."""
-    return catalogue_of(root, *read_folder(root))
-
-
-def catalogue_of(root: str | Path, readings: list[Reading], sentences: list[str]) -> Catalogue:
-    """The catalogue of categories that were read; `sentences` hold for root itself."""
     root = Path(root)
-    unused = [sentence for sentence in sentences if "is not used" in sentence]
-    rules = [sentence for sentence in sentences if sentence not in unused]
+    names = list_folders(root)
+    inside = {} if is_category(names) else {name: list_folders(root / name) for name in names}
+    categories = [name for name in inside if is_category(inside[name]) and not is_mask_folder(name)]
+    unused = [
+        f"{printable(name)}/ is not used: it holds no good/ and no train/ or test/"
+        for name in inside
+        if name not in categories
+    ]
+    if is_category(names):
+        category = os.path.basename(os.path.abspath(root)) or "category"
+        rules = [f"{printable(root)} is one category, {printable(category)}"]
+        readings = [read_category(root, "", category)]
+    elif categories:
+        rules = [f"{printable(root)} is a folder of {len(categories)} categories"]
+        readings = [read_category(root, name + "/", name) for name in categories]
+    else:
+        raise DataError(
+            f"{printable(root)}: holds no folder good (or ok, normal), no train and test, and no folder that "
+            f"has them{_contents(root, names)}; put the normal photographs into a folder named good"
+        )
     for r in readings:
         unused += [f"{printable(r.category)}: {sentence}" for sentence in r.unused]
         rules += [f"{printable(r.category)}: {rule}" for rule in r.rules]
     train, test = {r.category: r.train for r in readings}, {r.category: r.test for r in readings}
     return Catalogue(root, train, test, (*unused, *unread_below(root)), tuple(rules))
-
-
-def read_folder(root: str | Path) -> tuple[list[Reading], list[str]]:
-    """A reading of every category in root, and the sentences that hold for root itself."""
-    root = Path(root)
-    names = list_folders(root)
-    if is_category(names):
-        category = os.path.basename(os.path.abspath(root)) or "category"
-        return [read_category(root, "", category)], [
-            f"{printable(root)} is one category, {printable(category)}"
-        ]
-    inside = {name: list_folders(root / name) for name in names}
-    categories = [name for name in names if is_category(inside[name]) and not is_mask_folder(name)]
-    if not categories:
-        raise DataError(
-            f"{printable(root)}: holds no folder good (or ok, normal), no train and test, and no folder that "
-            f"has them{_contents(root, names)}; put the normal photographs into a folder named good"
-        )
-    sentences = [f"{printable(root)} is a folder of {len(categories)} categories"]
-    sentences += [
-        f"{printable(name)}/ is not used: it holds no good/ and no train/ or test/"
-        for name in names
-        if name not in categories
-    ]
-    return [read_category(root, name + "/", name) for name in categories], sentences
 
 
 def _contents(root: Path, names: list[str]) -> str:

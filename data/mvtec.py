@@ -5,18 +5,16 @@ As a script it writes ROOT/meta.json and prints counts and problems: python data
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data import folder
 from data.datasets import Layout
-from data.folder import catalogue_of, read_category
-from data.listing import list_folders
 from data.prepare import run_script
 from data.records import Catalogue
-from utils.errors import DataError
-from utils.text import printable
 
 # Normal training, normal test and anomalous test images (Bergmann et al., CVPR 2019, table 1).
 OFFICIAL_COUNTS = {
@@ -39,32 +37,15 @@ OFFICIAL_COUNTS = {
 
 
 def scan(root: str | Path) -> Catalogue:
-    """The catalogue of all categories: every folder of root that holds train/good or test, read as
-    data/folder.py does. References are drawn from train/ alone.
-
-    Raises DataError if there is none or a folder cannot be read.
-    """
-    root = Path(root)
-    folders = list_folders(root)
-    categories = [
-        name for name in folders if any((root / name / part).is_dir() for part in ("train/good", "test"))
-    ]
-    if not categories and ("test" in folders or "train" in folders):
-        raise DataError(
-            f"{printable(root)}: is one category, not the dataset's root; give the folder above it"
-        )
-    if not categories:
-        raise DataError(
-            f"{printable(root)}: holds no category (a folder with train/good and test); give the folder that "
-            "holds the category folders"
-        )
-    others = [name for name in folders if name not in categories]
-    unused = [f"{printable(name)}/ is not used: it holds no train/good and no test/" for name in others]
-    readings = [read_category(root, f"{name}/", name) for name in categories]
-    for reading in readings:
-        if not (root / reading.category / "train").is_dir():
-            reading.train = []
-    return catalogue_of(root, readings, unused)
+    """The catalogue as data/folder.py reads it, but references are drawn from train/ alone: where there is
+    none, there are none. DataError where there is no category, or a folder cannot be read."""
+    catalogue = folder.scan(root)
+    tested = {record for records in catalogue.test.values() for record in records}
+    train = {
+        category: [record for record in records if record not in tested]
+        for category, records in catalogue.train.items()
+    }
+    return replace(catalogue, train=train)
 
 
 LAYOUT = Layout("mvtec", scan, OFFICIAL_COUNTS)

@@ -37,8 +37,8 @@ def seen(records) -> list[tuple[str, str, str]]:
 
 
 def notes(root: Path) -> str:
-    readings, sentences = folder.read_folder(root)
-    return "\n".join([*sentences, *(s for r in readings for s in r.rules + r.unused)])
+    catalogue = folder.scan(root)
+    return "\n".join([*catalogue.rules, *catalogue.unused])
 
 
 def test_one_category_without_a_split(tmp_path):

@@ -166,21 +166,24 @@ def test_unusual_names_survive_the_way_through_meta_json(tmp_path):
     assert all(item["mask"].all() for item in items)
 
 
-@pytest.mark.parametrize(
-    "layout, reported",
-    [
-        ([], "holds no category"),
-        (["cup/images/0.png"], "holds no category"),
-        (["train/good/0.png", "test/good/0.png"], "the folder above it"),
-    ],
-)
-def test_mvtec_says_what_root_should_be(tmp_path, layout, reported):
+@pytest.mark.parametrize("layout", [[], ["cup/images/0.png"]])
+def test_mvtec_says_what_root_should_be(tmp_path, layout):
     for name in layout:
         save(tmp_path / name)
-    with pytest.raises(DataError, match=reported):
+    with pytest.raises(DataError, match="holds no folder good .*, no train and test"):
         mvtec.scan(tmp_path)
     with pytest.raises(DataError, match="cannot be listed"):
         mvtec.scan(tmp_path / "nowhere")
+
+
+def test_one_category_of_mvtec_is_a_dataset_and_references_are_drawn_from_train_alone(tmp_path):
+    for name in ("cup/train/good/0.png", "cup/test/good/1.png", "nut/test/good/0.png"):
+        save(tmp_path / name)
+    one = mvtec.scan(tmp_path / "cup")
+    assert [record.image_path for record in one.train["cup"]] == ["train/good/0.png"]
+    both = mvtec.scan(tmp_path)
+    assert [len(records) for records in both.train.values()] == [1, 0]
+    assert [len(records) for records in both.test.values()] == [1, 1]
 
 
 def test_unreadable_folder_is_named(tmp_path, monkeypatch):

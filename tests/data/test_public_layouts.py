@@ -112,8 +112,8 @@ def test_it_loads_with_every_mask(tmp_path, draw, category, train, good, kinds):
 
 
 def notes(root):
-    readings, _ = folder.read_folder(root)
-    return "\n".join(sentence for reading in readings for sentence in reading.rules + reading.unused)
+    catalogue = folder.scan(root)
+    return "\n".join([*catalogue.rules, *catalogue.unused])
 
 
 def test_several_masks_of_one_photograph_are_joined(tmp_path):

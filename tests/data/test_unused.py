@@ -20,7 +20,7 @@ def test_mvtec_names_folders_and_masks_that_it_does_not_use(tmp_path, logged, ca
     save(tmp_path / "cup/validation/good/1.png")  # gives SegF1's threshold
     save(tmp_path / "cup/ground_truth/dent/99_mask.png", SPOT)
     wanted = (
-        "notes/ is not used: it holds no train/good and no test/",
+        "notes/ is not used: it holds no good/ and no train/ or test/",
         "cup/drafts/ is not used",
         "cup/ground_truth/dent/99_mask.png: mask of no image",
     )

@@ -92,12 +92,6 @@ TEST_ONLY = [
     ),
     ("no dataset", None, ["--data-path", "/nowhere/at all"], ["/nowhere/at all", "--data-path"]),
     ("a file as dataset", file_instead_of_folder, [], ["data: is not a folder"]),
-    (
-        "one category as dataset",
-        lambda place: ["--data-path", str(place.data / "cup")],
-        [],
-        ["is one category", "folder above"],
-    ),
     ("visa without its split file", None, ["--dataset", "visa"], ["split_csv/1cls.csv", "--split-csv"]),
     (
         "a folder without good images",
@@ -531,8 +525,7 @@ SCRIPTS = [
     ("visa", {"split_csv/1cls.csv": LINES + "cup,train,normal,cup/0.png,\n"}, "twice"),
     ("visa", {"split_csv/1cls.csv": LINES}, "holds none of the images"),
     ("visa", {}, "split_csv/1cls.csv"),
-    ("mvtec", {}, "holds no category"),
-    ("mvtec", {"train/good/0.png": ""}, "is one category"),
+    ("mvtec", {}, "holds no folder good"),
     ("folder", {}, "holds no folder good"),
     ("folder", {"cup/other/0.png": ""}, "holds no folder good"),
 ]
