@@ -86,36 +86,13 @@ def method_config(
     return replace(base, **values)
 
 
-def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) -> WindowConfig:
-    """LFE's settings: the given ones on top of a `stored` run's or the defaults. Maps of a stored run can be
-    fused anew, but its windows cannot change."""
-    base = stored or WindowConfig()
+def window_config(given: Mapping[str, Any]) -> WindowConfig:
+    """LFE's settings: the given ones, for the others the defaults."""
     values = given_of(WindowConfig, given)
-    if values.get("tiles", 1) != 1 and "winmode" not in values and stored is None:
+    if values.get("tiles", 1) != 1 and "winmode" not in values:
         values["winmode"] = "nan"  # tiles take the place of windows
-    config = replace(base, **values)
-    if config.win_zip == config.win_size:
-        config = replace(config, win_zip=0)
-    if stored is None:
-        return config
-    if base.winmode == "nan" and config.winmode != "nan":
-        raise ConfigError(
-            f"--winmode {config.winmode} needs window maps, and the stored run has none (it ran with "
-            "--winmode nan)."
-        )
-    for name, option in options_of(WindowConfig).items():
-        of_no_effect = option.fused or (option.needs == WINDOWS and base.winmode == "nan")
-        if not of_no_effect and getattr(config, name) != getattr(base, name):
-            raise ConfigError(other_maps(name, option.typed(getattr(base, name))))
-    return config
-
-
-def other_maps(name: str, stored: str) -> str:
-    """Why an option cannot change with the maps of a stored run, which have another value."""
-    return (
-        f"--{name.replace('_', '-')} cannot change with --from-maps: the stored maps are of {stored}; run "
-        "test.py without --from-maps."
-    )
+    config = WindowConfig(**values)
+    return replace(config, win_zip=0) if config.win_zip == config.win_size else config
 
 
 def refuse_without_effect(given: Mapping[str, Any]) -> None:

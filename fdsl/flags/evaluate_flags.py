@@ -21,7 +21,7 @@ from fdsl.flags.groups import (
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.arguments import name_part, real, whole
 from utils.command_line import CommandLine
-from utils.config import PLACES
+from utils.config import WindowConfig
 from utils.options import options_of
 
 # Not set by argparse: with --from-maps the stored run decides.
@@ -36,10 +36,10 @@ COMMON = (  # what --help shows
     *("ablate", "from-maps", "device"),
 )
 
-# What finished maps have behind them.
-OF_COMPUTING = (
-    *("preset", "device", "precision", "batch-size", "workers", "memory", "checkpoints"),
-    *(name.replace("_", "-") for name in PLACES),
+# What goes with --from-maps: the stored run decides all that its maps depend on.
+WITH_MAPS = (
+    *("from-maps", "data-path", "meta", "results", "pictures", "force", "resume", "max-pixels", "threads"),
+    *(one.flag[2:] for kind in (WindowConfig, RunConfig) for one in options_of(kind).values() if one.fused),
 )
 
 
@@ -69,20 +69,17 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
 
 def _refuse_several(args: argparse.Namespace, parser: CommandLine) -> None:
     """Stored maps are of one run, and so is a submission."""
+    if args.from_maps is not None:
+        parser.refuse_all_but(WITH_MAPS, "--from-maps")
+        for name in ("k_shot", "seed", "checkpoint", "ablate", "table", "submission"):  # of --config
+            setattr(args, name, None)
+    elif args.dataset is None:
+        parser.error("--dataset is needed (or --from-maps DIR)")
     several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
-    others = [name for name in ("ablate", "table", "from_maps") if getattr(args, name)]
-    if args.submission is not None and (several or others):
-        flag = (others + several)[0].replace("_", "-")
+    several += [name for name in ("ablate", "table") if getattr(args, name)]
+    if args.submission is not None and several:
+        flag = several[0].replace("_", "-")
         parser.error(f"--submission is of one run: leave --{flag} out, or give it one value")
-    if args.from_maps is None:
-        if args.dataset is None:
-            parser.error("--dataset is needed (or --from-maps DIR)")
-        return
-    parser.refuse_without_effect("--from-maps", OF_COMPUTING)
-    if args.ablate or args.table:
-        parser.error("--from-maps names one run: a table is of several, and what is finished is not repeated")
-    if several:
-        parser.error(f"--from-maps names one run: give one --{several[0].replace('_', '-')}")
 
 
 def _combined(

@@ -8,14 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fdsl.config.resolve import (
-    OF_DETECTORS,
-    backbone_config,
-    method_config,
-    other_maps,
-    refuse_without_effect,
-    window_config,
-)
+from fdsl.config.resolve import backbone_config, method_config, refuse_without_effect, window_config
 from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.evaluation.few_shot_split import FewShotSplit, sample_split, with_split
 from fdsl.evaluation.plan import EvaluationOptions, PlannedRun, as_typed, refuse_one_folder
@@ -26,14 +19,20 @@ from fdsl.inspection.reading import Reading
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
 from fdsl.store.finished_categories import FinishedCategories
 from models.methods.registry import METHODS
-from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig, MethodConfig, checkpoint_path
+from utils.config import (
+    BY_CATEGORY,
+    OTHER_DATASET,
+    BackboneConfig,
+    MethodConfig,
+    WindowConfig,
+    checkpoint_path,
+)
 from utils.device import use_threads
 from utils.errors import ConfigError, ModelError
 from utils.files import file_digest, sampled_digest
 from utils.log import logged_once
-from utils.options import options_of
+from utils.options import given_of, options_of
 from utils.signals import command_line
-from utils.text import in_words
 
 
 def evaluation_options(args: argparse.Namespace, restarted: bool) -> EvaluationOptions:
@@ -157,49 +156,25 @@ def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
             f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py "
             "to its end first."
         )
-    refuse_changes(args, config)
-    made = config.detector
-    refuse_without_effect(
-        {**vars(args), "method": made.method, "winmode": args.winmode or made.windows.winmode}
-    )
-    windows = window_config(vars(args), config.detector.windows)
+    made, fused = config.detector, _fused(WindowConfig, args)
+    winmode = fused.get("winmode", made.windows.winmode)
+    if made.windows.winmode == "nan" != winmode:
+        raise ConfigError(
+            f"--winmode {winmode} needs window maps, and the stored run has none (it ran with --winmode nan)."
+        )
+    refuse_without_effect({**fused, "method": made.method, "winmode": winmode})
     return replace(
         config,
         data_path=str(args.data_path) if args.data_path else config.data_path,
         meta=str(args.meta) if args.meta else config.meta,
-        detector=replace(config.detector, windows=windows),
-        **{
-            name: getattr(args, one.dest) or getattr(config, name)
-            for name, one in options_of(RunConfig).items()
-            if one.fused
-        },
+        detector=replace(made, windows=replace(made.windows, **fused)),
+        **_fused(RunConfig, args),
         pictures=args.pictures,
         command=command_line(),
     ), None
 
 
-def refuse_changes(args: argparse.Namespace, config: RunConfig) -> None:
-    """ConfigError for a flag that asks for other maps than the stored ones of `config`."""
-    for name, value in _of_the_maps(config).items():
-        given = getattr(args, name)
-        if given is None:
-            continue
-        given = OF_DETECTORS[name].taken(given) if name in OF_DETECTORS else given
-        if (str(given) if isinstance(given, Path) else given) != value:
-            raise ConfigError(other_maps(name, in_words(value)))
-
-
-def _of_the_maps(config: RunConfig) -> dict[str, Any]:
-    """Flag -> the value that a run's stored maps are of."""
-    made = config.detector
-    stored = {**vars(made.options), **vars(made.backbone)}
-    return {
-        "model_name": config.model_name,
-        "k_shot": config.k_shot,
-        "seed": config.seed,
-        "method": made.method,
-        "dataset": config.dataset,
-        "checkpoint": config.checkpoint,
-        "rotate_references": config.rotations,
-        **{name: value for name, value in stored.items() if not OF_DETECTORS[name].place},
-    }
+def _fused(kind: type, args: argparse.Namespace) -> dict[str, Any]:
+    """The given options that combine or evaluate finished maps."""
+    fused = [one for one in options_of(kind).values() if one.fused]
+    return given_of(kind, {one.name: getattr(args, one.dest) for one in fused})

@@ -268,8 +268,7 @@ def test_shots_alone_make_a_table(datasets, backbone, tmp_path):
             "--ablate fd and --fd both say it",
         ),
         (["--ablate", "use-nam=0,1", "--table", "a/b"], "cannot be the name of a folder"),
-        (["--from-maps", "x", "--ablate", "win-weight=0.3"], "--from-maps names one run"),
-        (["--from-maps", "x", "--checkpoint", "a", "b"], "--from-maps names one run: give one --checkpoint"),
+        (["--from-maps", "x", "--ablate", "win-weight=0.3"], "has no effect with --from-maps"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(flags, says, capsys):

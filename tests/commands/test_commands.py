@@ -515,6 +515,15 @@ def test_categories_that_meta_json_does_not_know_are_said(datasets, tmp_path, lo
         ["--model", "ViT-B-32"],
     ],
 )
-def test_flags_that_would_make_other_maps_are_refused_with_stored_ones(finished, flags):
-    with pytest.raises(ConfigError, match=f"{flags[0]} cannot change with --from-maps"):
+def test_flags_that_would_make_other_maps_are_refused_with_stored_ones(finished, flags, capsys):
+    with pytest.raises(SystemExit, match="2"):
         test.main(["--from-maps", str(finished), *flags])
+    assert f"{flags[0]} has no effect with --from-maps" in capsys.readouterr().err
+
+
+def test_maps_without_windows_cannot_be_fused_with_some(finished, workplace):
+    places = ["--results", str(workplace / "whole"), "--pictures", "0"]
+    test.main(["--from-maps", str(finished), "--winmode", "nan", *places])
+    (whole,) = (path.parent for path in (workplace / "whole").rglob("metrics.json"))
+    with pytest.raises(ConfigError, match="--winmode mul needs window maps, and the stored run has none"):
+        test.main(["--from-maps", str(whole), "--winmode", "mul", *places])

@@ -124,7 +124,7 @@ def test_values_that_overflow_in_one_run_leave_the_others_as_they_are(
 def test_what_is_refused(datasets, backbone, tmp_path, capsys):
     with pytest.raises(SystemExit):
         test.main(["--from-maps", "x", "--seed", "1", "2"])
-    assert "--from-maps names one run" in capsys.readouterr().err
+    assert "--seed has no effect with --from-maps" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="--k-shot 0 leaves --method nearest nothing"):
         run(datasets[0], tmp_path, ["--method", "nearest", *backbone], "--k-shot", "1", "0")
     assert not any(tmp_path.rglob("metrics.json"))

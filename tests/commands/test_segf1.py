@@ -20,7 +20,8 @@ test = command("test")
 
 
 def run(root, results, *flags, dataset="mvtec"):
-    test.main(["--dataset", dataset, "--data-path", str(root), "--results", str(results), *flags])
+    named = [] if "--from-maps" in flags else ["--dataset", dataset]
+    test.main([*named, "--data-path", str(root), "--results", str(results), *flags])
     (file,) = results.rglob("metrics.json")
     return file.parent, json.loads(file.read_text())["categories"]
 

@@ -115,7 +115,7 @@ def test_a_test_run_speaks_of_each_category_by_its_name(datasets, tiny_configs, 
     assert "--object bolt" in (runs["bolt"] / "table.md").read_text()
     test.main([*common, "--method", "text"])
     assert "is finished: nothing to do" in logged()
-    with pytest.raises(ConfigError, match="--object cannot change with --from-maps"):
+    with pytest.raises(SystemExit, match="2"):
         test.main(["--from-maps", str(runs["bolt"]), "--object", "nut", "--results", str(tmp_path / "never")])
 
 

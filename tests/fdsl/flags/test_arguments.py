@@ -65,17 +65,6 @@ def test_method_of_a_checkpoint():
     assert not method_config(flags(), None, False).use_nam
 
 
-def test_windows_of_a_stored_run_can_be_fused_anew_but_not_changed():
-    stored = WindowConfig("mul", 7, 3)
-    assert window_config(flags("--win-weight", "0.3", "--winmode", "onlywin"), stored) == WindowConfig(
-        "onlywin", 7, 3, 0.3
-    )
-    with pytest.raises(ConfigError, match="--win-size cannot change"):
-        window_config(flags("--win-size", "13"), stored)
-    with pytest.raises(ConfigError, match="needs window maps"):
-        window_config(flags("--winmode", "mul"), WindowConfig("nan"))
-
-
 @pytest.mark.parametrize(
     "argv",
     [
@@ -118,17 +107,10 @@ def test_a_window_budget_needs_no_number(given, budget):
     assert windows.window_budget == budget
 
 
-def test_resized_windows_cannot_change_with_stored_maps():
-    windows = window_config(flags("--win-zip", "9"))
-    assert window_config(flags("--win-zip", "13")) == WindowConfig() and windows.win_zip == 9
-    assert window_config(flags("--win-zip", "9"), windows) == windows
-    with pytest.raises(
-        ConfigError, match="--win-zip cannot change with --from-maps: the stored maps are of 0"
-    ):
-        window_config(flags("--win-zip", "9"), WindowConfig())
+def test_windows_resized_to_their_own_size_are_not_resized():
+    assert window_config(flags("--win-zip", "13")) == WindowConfig()
+    assert window_config(flags("--win-zip", "9")).win_zip == 9
 
 
 def test_windows_matched_with_whole_images():
     assert window_config(flags("--window-memory", "image")).window_memory == "image"
-    with pytest.raises(ConfigError, match="--window-memory cannot change with --from-maps"):
-        window_config(flags("--window-memory", "image"), WindowConfig())

@@ -247,9 +247,12 @@ def test_what_does_not_act_is_refused(given, acting, parser_of, is_refused):
         assert actions.keys() - acting - refused == set(), "taken and ignored"
 
 
-def test_maps_of_a_finished_run_take_no_flag_of_computing(capsys):
-    for flag in evaluate_flags.OF_COMPUTING:
-        value = "clip-large" if flag == "preset" else "fp32" if flag == "precision" else "1"
+def test_maps_of_a_finished_run_take_what_fuses_and_evaluates_them_alone(parser_of, capsys):
+    flags = {one.dest.replace("_", "-"): one for one in parser_of("test")._actions if one.option_strings}
+    others = flags.keys() - {*evaluate_flags.WITH_MAPS, *FLAGS_ALONE, "debug"}
+    assert {"win-weight", "winmode", "image-score", "metric-size"} < set(evaluate_flags.WITH_MAPS)
+    assert {"win-size", "seed", "dataset", "device", "ablate"} < others
+    for flag in others:
         with pytest.raises(SystemExit):
-            COMMANDS["test"](["--from-maps", "x", f"--{flag}", value])
+            COMMANDS["test"](["--from-maps", "x", f"--{flag}", *sample(flags[flag])])
         assert f"--{flag} has no effect with --from-maps" in capsys.readouterr().err
