@@ -36,7 +36,7 @@ from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.export.export_detector import export_detector  # noqa: E402
 from fdsl.flags.groups import add_options  # noqa: E402
 from models.methods.registry import METHODS  # noqa: E402
-from utils.config import BackboneConfig, WindowConfig  # noqa: E402
+from utils.config import BackboneConfig  # noqa: E402
 
 SIZE = 900, 700  # of the photographs, pixels
 PRECISIONS = {"cpu": ("fp32",), "openvino": ("fp32", "bf16")}  # in which the exported detector is measured
@@ -103,8 +103,8 @@ def timed_rows(args: argparse.Namespace, folder: Path) -> tuple[list[list], int]
     saved, file = {}, folder / "part.onnx"
     works: list[Callable[[], object]] = []
     for precision in ("fp32", "bf16"):
-        windows = WindowConfig("mul" if args.windows else "nan")
-        detector = made(args, args.method, windows=windows, precision=precision)
+        winmode = "mul" if args.windows else "nan"
+        detector = made(args, args.method, winmode=winmode, precision=precision)
         detector.fit(folder / "good.png", false_alarm_rate=None)
         detector.set_threshold(0.5)
         saved[precision] = folder / f"{precision}.safetensors"
@@ -153,7 +153,7 @@ def agreement(args: argparse.Namespace) -> None:
             continue
         for winmode in ("nan", "mul") if args.windows else ("nan",):
             for references in args.references:
-                detector = made(args, method, windows=WindowConfig(winmode, win_stride=args.win_stride))
+                detector = made(args, method, winmode=winmode, win_stride=args.win_stride)
                 detector.fit(good[:references], false_alarm_rate=None)
                 about = [method, "LFE" if winmode == "mul" else "", references]
                 rows += [about + found for found in compared(args, detector, photographs)]

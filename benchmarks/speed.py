@@ -322,7 +322,7 @@ def host(bench: Bench) -> list[Row]:
                 photograph.save(f"{folder}/{mode}/{number}.jpg")
         for tiles, views in ((1, "whole"), (2, "2 x 2 tiles")):
             looking = WindowConfig("nan", tiles=tiles)
-            detector = AnomalyDetector.from_backbone(**encoder, windows=looking, device="cpu")
+            detector = AnomalyDetector.from_backbone(**encoder, **vars(looking), device="cpu")
             detector.fit([photograph])
             whole = detector.scorer.detector
             ready = whole(detector.to_batch([photograph.convert("RGB")]))

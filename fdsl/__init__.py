@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         ModelError,
         Prediction,
         Threshold,
-        WindowConfig,
         build_detector,
     )
     from fdsl.flags.detector_from_flags import detector_from_config
@@ -41,7 +40,6 @@ __all__ = [
     "Prediction",
     "Region",
     "Threshold",
-    "WindowConfig",
     "build_detector",
     "detector_from_config",
 ]

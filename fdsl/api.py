@@ -22,7 +22,7 @@ from data.photographs import as_photograph, each_image, in_batches
 from data.region_of_interest import MaskFolders
 from fdsl.config.contradictions import Combined
 from fdsl.config.presets import PRESETS, with_preset
-from fdsl.config.resolve import backbone_config, method_config
+from fdsl.config.resolve import backbone_config, method_config, window_config
 from fdsl.config.run_config import LOWEST_RATE, FittedConfig, RunConfig, Threshold
 from fdsl.detector_state import (
     NORMALISATION,
@@ -144,14 +144,13 @@ class AnomalyDetector:
         )
 
     @classmethod
-    @takes_options(BackboneConfig, MethodConfig)
+    @takes_options(BackboneConfig, MethodConfig, WindowConfig)
     @_whatever_the_default_device
     def from_checkpoint(
         cls,
         path: str | Path,
         *,
         method: str = WITH_HEADS,
-        windows: WindowConfig | None = None,
         image_score: str = "max",
         device: str = "auto",
         precision: str = "auto",
@@ -168,7 +167,7 @@ class AnomalyDetector:
             method,
             backbone_config(options, checkpoint.backbone),
             method_config(options, checkpoint.options, checkpoint.has_nam),
-            windows or WindowConfig(),
+            window_config(options),
             image_score,
             device,
             precision,
@@ -179,13 +178,12 @@ class AnomalyDetector:
         return cls(build_detector(config.detector, checkpoint), config)
 
     @classmethod
-    @takes_options(BackboneConfig, MethodConfig, but_for=HEADS)
+    @takes_options(BackboneConfig, MethodConfig, WindowConfig, but_for=HEADS)
     @_whatever_the_default_device
     def from_backbone(
         cls,
         *,
         method: str = DEFAULT,
-        windows: WindowConfig | None = None,
         image_score: str = "max",
         device: str = "auto",
         precision: str = "auto",
@@ -193,14 +191,14 @@ class AnomalyDetector:
     ) -> AnomalyDetector:
         """A detector without training, by default method `plus`.
 
-        Without `windows` it sees the whole image alone. Raises ConfigError and ModelError as the commands do,
+        Without `winmode` it has no local windows. Raises ConfigError and ModelError as the commands do,
         TypeError for an unknown option.
         """
         config = detector_config(
             method,
             backbone_config(options),
             method_config({**options, "use_nam": False}),
-            windows or WindowConfig(winmode="nan"),
+            window_config({**options, "winmode": options.get("winmode") or "nan"}),
             image_score,
             device,
             precision,

@@ -132,10 +132,6 @@ def detector_config(
 ) -> FittedConfig:
     """The configuration of a detector without references; contradictions are refused before anything is
     loaded."""
-    if not isinstance(windows, WindowConfig):
-        raise ConfigError(
-            f"windows is a {type(windows).__name__}; give a WindowConfig, for instance WindowConfig('nan')."
-        )
     machine = machine_for(encoder, device, precision)
     if machine.device == "cpu" and windows.winmode != "nan" and not windows.window_budget:
         logger.info(

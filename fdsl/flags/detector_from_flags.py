@@ -13,7 +13,7 @@ from data.labels import read_labels
 from data.live import Source
 from fdsl.api import AnomalyDetector
 from fdsl.config.contradictions import OF_SAVED, OF_THRESHOLDS, Asked, first_contradiction
-from fdsl.config.resolve import OF_HEADS, window_config
+from fdsl.config.resolve import OF_DETECTORS, OF_HEADS
 from fdsl.flags.groups import take_preset
 from fdsl.flags.predict_flags import COMMON, EVERY, contradiction, make_parser, method_of
 from fdsl.inspection.reading import Reading
@@ -22,12 +22,12 @@ from fdsl.references.reference_files import reference_files
 from fdsl.references.transductive import standing_for_all
 from models.methods.registry import METHODS
 from utils.command_line import CommandLine
-from utils.config import AUTO, BATCH, PLACES, BackboneConfig, MethodConfig
+from utils.config import AUTO, BATCH, PLACES
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
 from utils.live_sources import live_source
 from utils.log import progress
-from utils.options import options_of, without
+from utils.options import without
 from utils.text import as_file
 
 logger = logging.getLogger("fdsl")
@@ -127,17 +127,15 @@ def _load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         logger.info("detector %s: method %s, %d reference(s)", args.detector, name, references)
         return detector
     args.method, checkpoint = method_of(args), args.checkpoint
-    names = [name for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)]
-    flags = {**{name: vars(args).get(name) for name in names}, **places, "method": args.method}
+    flags = {**{name: vars(args).get(name) for name in OF_DETECTORS}, **places, "method": args.method}
     flags["image_score"] = args.image_score or "max"
     if checkpoint is not None:
         logger.info("method %s: heads of %s", args.method, checkpoint)
-        return AnomalyDetector.from_checkpoint(checkpoint, windows=window_config(vars(args)), **flags)
-    windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
+        return AnomalyDetector.from_checkpoint(checkpoint, **flags)
     logger.info("method %s: %s", args.method, METHODS[args.method].words)
     if args.preset is None:
         logger.info("--preset dinov2-small takes DINOv2's features, published to judge better than CLIP's")
-    return AnomalyDetector.from_backbone(windows=windows, **without(flags, OF_HEADS))
+    return AnomalyDetector.from_backbone(**without(flags, OF_HEADS))
 
 
 def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:

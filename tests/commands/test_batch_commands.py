@@ -17,7 +17,7 @@ from tests.support.photographs import draw, texture
 from tests.support.predictions import BACKBONE_OPTIONS, rows
 from tests.support.run_config import heads_of
 from tests.support.small_runs import command
-from utils.config import BackboneConfig, MethodConfig, WindowConfig
+from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError, DataError
 
 app, test, predict = command("app"), command("test"), command("predict")
@@ -108,7 +108,7 @@ def test_a_saved_detector_compares_with_what_it_was_shown(
 ):
     made = AnomalyDetector.from_backbone(
         method=method,
-        windows=WindowConfig("nan", tiles=tiles),
+        tiles=tiles,
         with_batch=method == "nearest",
         model_config=tiny_configs,
         device="cpu",
@@ -191,12 +191,7 @@ def test_without_references_it_is_not_added_to_a_method(datasets, tiny_configs, 
     with pytest.raises(ConfigError, match="give at least one, or compare"):
         test.main([*common, "--checkpoint", str(heads), "--k-shot", "0", "--with-batch"])
     made = AnomalyDetector.from_checkpoint(
-        heads,
-        with_batch=True,
-        windows=WindowConfig("nan"),
-        model_config=tiny_configs,
-        device="cpu",
-        precision="fp32",
+        heads, with_batch=True, winmode="nan", model_config=tiny_configs, device="cpu", precision="fp32"
     )
     with pytest.raises(ConfigError, match="--with-batch is added to a method with references"):
         made.fit([], test_images=[texture(1), texture(2)])

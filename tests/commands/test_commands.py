@@ -18,7 +18,6 @@ from fdsl.store.maps import load_maps
 from tests.support.both_layouts import BACKBONE
 from tests.support.detectors import small_detector
 from tests.support.small_runs import command
-from utils.config import WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 
 train, test = command("train"), command("test")
@@ -471,7 +470,9 @@ def test_both_methods_together_are_evaluated_as_predict_scores_them(
     detector = AnomalyDetector.from_checkpoint(
         heads,
         method="both",
-        windows=WindowConfig("mul", 4, 3),
+        winmode="mul",
+        win_size=4,
+        win_stride=3,
         device="cpu",
         precision="fp32",
         model_config=tiny_configs,

@@ -29,7 +29,7 @@ def exported(place, tiny_configs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     windows = WindowConfig("mul", 4, 4)
     made = AnomalyDetector.from_backbone(
-        windows=windows, model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
+        **vars(windows), model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
     )
     made.fit(place / "good")
     made.save(folder / "part.safetensors")

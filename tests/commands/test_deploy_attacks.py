@@ -16,7 +16,6 @@ from tests.support.constants import ROOT
 from tests.support.exported import exported_to
 from tests.support.photographs import draw
 from tests.support.predictions import rows
-from utils.config import WindowConfig
 from utils.lock import locked
 
 pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
@@ -34,8 +33,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def file(place, tiny_configs, tmp_path_factory):
     """A detector with tiles as export.py writes it."""
-    folder, tiles = tmp_path_factory.mktemp("exported"), WindowConfig("nan", tiles=2)
-    return exported_to(folder, place / "good", tiny_configs, windows=tiles)
+    return exported_to(tmp_path_factory.mktemp("exported"), place / "good", tiny_configs, tiles=2)
 
 
 def command(*arguments):

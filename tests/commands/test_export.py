@@ -74,9 +74,9 @@ def test_onnxruntime_says_what_the_detector_says(
 ):
     encoder = {**BACKBONE_OPTIONS, "model_config": tiny_configs, **CPU}
     if method == "both":
-        made = AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, **encoder)
+        made = AnomalyDetector.from_checkpoint(checkpoint, method=method, **vars(windows), **encoder)
     else:
-        made = AnomalyDetector.from_backbone(method=method, windows=windows, **encoder)
+        made = AnomalyDetector.from_backbone(method=method, **vars(windows), **encoder)
     good = [*sorted((place / "good").iterdir()), place / "parts" / "2.png"]
     made.fit(good[:references])
     made.save(tmp_path / "part.safetensors")

@@ -20,8 +20,8 @@ from utils.config import WindowConfig
 from utils.errors import ConfigError, DataError
 
 predict = command("predict")
-WHOLE = {"windows": WindowConfig("mul", 4, 4, window_memory="image")}
-RESIZED = {"method": "plus", "windows": WindowConfig("mul", 4, 4, index_memory="window", win_zip=1)}
+WHOLE = {**vars(WindowConfig("mul", 4, 4, window_memory="image"))}
+RESIZED = {"method": "plus", **vars(WindowConfig("mul", 4, 4, index_memory="window", win_zip=1))}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"method": "plus"}, {"windows": WindowConfig("mul", 4, 4)}, WHOLE, RESIZED]
+    "more", [{}, {"method": "plus"}, {**vars(WindowConfig("mul", 4, 4))}, WHOLE, RESIZED]
 )
 def test_more_references_are_as_if_all_had_been_shown_at_once(good, tiny_configs, tmp_path, more):
     grown, whole = detector(tiny_configs, **more), detector(tiny_configs, **more)

@@ -10,7 +10,6 @@ from fdsl.api import AnomalyDetector
 from models.methods.registry import METHODS, WITH_HEADS
 from tests.support.predictions import RUNTIME, rows
 from tests.support.small_runs import command
-from utils.config import WindowConfig
 from utils.errors import ConfigError
 
 train, test, predict = command("train"), command("test"), command("predict")
@@ -61,7 +60,9 @@ def test_the_python_interface_takes_it_with_heads(heads, place):
     made = AnomalyDetector.from_checkpoint(
         heads / "fdsl/visa.safetensors",
         method=WITH_HEADS,
-        windows=WindowConfig(win_size=3, win_stride=2, index_memory="window"),
+        win_size=3,
+        win_stride=2,
+        index_memory="window",
         device="cpu",
         precision="fp32",
     )

@@ -45,7 +45,7 @@ import models.matching.memory_bank as memory_bank
 import models.methods.batch as batch
 import models.methods.plus as plus
 import models.views.sliding_windows as sliding_windows
-from fdsl.api import AnomalyDetector, WindowConfig
+from fdsl.api import AnomalyDetector
 from tests.support.constants import ROOT
 from tests.support.photographs import texture
 from tests.support.pretended_cuda import HOST_INDEX, TO_DEVICE, TO_HOST, OnDevice, meter, pretended_cuda
@@ -157,7 +157,7 @@ def predicted(**settings) -> Walk:
 
 def masked(device, precision) -> Results:
     """Photographs that each have a mask of their own, with tiles."""
-    detector = fitted(device, precision, method="plus", references=1, windows=tiles())
+    detector = fitted(device, precision, method="plus", references=1, tiles=2)
     pixels = detector.to_batch(PARTS)
     masks = torch.zeros_like(pixels[..., :1, :, :])
     masks[..., :40] = 255
@@ -165,12 +165,8 @@ def masked(device, precision) -> Results:
     return counted(lambda: detector.predict_batch(seen, sizes))
 
 
-def windows(index="0", winmode="mul", **more) -> WindowConfig:
-    return WindowConfig(winmode, **{"win_size": 4, "win_stride": 2, "index_memory": index, **more})
-
-
-def tiles() -> WindowConfig:
-    return WindowConfig("nan", tiles=2)
+def windows(index="0", winmode="mul", **more) -> dict:
+    return {"winmode": winmode, "win_size": 4, "win_stride": 2, "index_memory": index, **more}
 
 
 def saved_and_loaded(name, **settings) -> Walk:
@@ -261,36 +257,36 @@ def like_no_normal_one(device, precision) -> Results:
 SEEN = [*PARTS, *GOOD]
 LEFT_OUT = ("top-k", "bilateral", "self-dissimilarity", "common-mode")
 PATHS: dict[str, Walk] = {
-    "nearest windows": predicted(method="nearest", windows=windows()),
+    "nearest windows": predicted(method="nearest", **windows()),
     "nearest one reference diff2": predicted(method="nearest", references=1, rotations=2, align="diff2"),
-    "nearest windows one reference": predicted(method="nearest", references=1, windows=windows()),
-    "nearest shared picks": predicted(method="nearest", windows=windows("1", "onlywin")),
-    "nearest own picks diff2": predicted(method="nearest", windows=windows("window"), align="diff2"),
+    "nearest windows one reference": predicted(method="nearest", references=1, **windows()),
+    "nearest shared picks": predicted(method="nearest", **windows("1", "onlywin")),
+    "nearest own picks diff2": predicted(method="nearest", **windows("window"), align="diff2"),
     "nearest whole-image memory, zip, budget": predicted(
-        method="nearest", windows=windows(window_memory="image", win_zip=3, window_budget=4)
+        method="nearest", **windows(window_memory="image", win_zip=3, window_budget=4)
     ),
-    "plus rotated auto tiles": predicted(method="plus", rotations="auto", windows=tiles()),
-    "plus one reference tiles": predicted(method="plus", references=1, windows=tiles()),
+    "plus rotated auto tiles": predicted(method="plus", rotations="auto", tiles=2),
+    "plus one reference tiles": predicted(method="plus", references=1, tiles=2),
     "plus tiles, masks": masked,
-    "plus windows": predicted(method="plus", windows=windows(win_stride=4)),
-    "plus own picks": predicted(method="plus", windows=windows("window", win_stride=4)),
+    "plus windows": predicted(method="plus", **windows(win_stride=4)),
+    "plus own picks": predicted(method="plus", **windows("window", win_stride=4)),
     "plus components left out": predicted(method="plus", leave_out=LEFT_OUT),
-    "plus with text tiles": predicted(method="plus", with_text=True, object="bolt", windows=tiles()),
+    "plus with text tiles": predicted(method="plus", with_text=True, object="bolt", tiles=2),
     "nearest with batch windows": predicted(
-        method="nearest", with_batch=True, test_images=SEEN[:4], windows=windows(win_stride=4)
+        method="nearest", with_batch=True, test_images=SEEN[:4], **windows(win_stride=4)
     ),
     "subspace one reference": predicted(method="subspace", references=1, rotations=2),
-    "subspace tiles": predicted(method="subspace", windows=tiles()),
-    "batch tiles": predicted(method="batch", references=0, test_images=SEEN, rate=None, windows=tiles()),
-    "text windows": predicted(method="text", references=0, object="bolt", rate=None, windows=windows()),
-    "saved nearest own picks": saved_and_loaded("picks", method="nearest", windows=windows("window")),
-    "saved plus tiles": saved_and_loaded("tiles", method="plus", windows=tiles(), rotations=2),
+    "subspace tiles": predicted(method="subspace", tiles=2),
+    "batch tiles": predicted(method="batch", references=0, test_images=SEEN, rate=None, tiles=2),
+    "text windows": predicted(method="text", references=0, object="bolt", rate=None, **windows()),
+    "saved nearest own picks": saved_and_loaded("picks", method="nearest", **windows("window")),
+    "saved plus tiles": saved_and_loaded("tiles", method="plus", tiles=2, rotations=2),
     "saved plus with batch": saved_and_loaded("batch", method="plus", with_batch=True, test_images=SEEN[:4]),
-    "timm windows shared picks": predicted(**TIMM, method="nearest", windows=windows("1", win_size=2)),
+    "timm windows shared picks": predicted(**TIMM, method="nearest", **windows("1", win_size=2)),
     "tokens like no normal one": like_no_normal_one,
     "one training step": trained,
-    "fdsl windows": with_heads("fdsl", windows=windows()),
-    "both shared picks": with_heads("both", windows=windows("1", win_stride=4)),
+    "fdsl windows": with_heads("fdsl", **windows()),
+    "both shared picks": with_heads("both", **windows("1", win_stride=4)),
     "test.py": tested,
     "predict.py": predict_command,
 }

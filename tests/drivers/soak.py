@@ -26,7 +26,7 @@ from PIL import Image
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from fdsl.api import AnomalyDetector, WindowConfig
+from fdsl.api import AnomalyDetector
 
 MODEL = {
     "embed_dim": 24,
@@ -59,7 +59,8 @@ def make_detector(folder: Path) -> AnomalyDetector:
         image_size=32,
         device="cpu",
         precision="fp32",
-        windows=WindowConfig(win_size=2, win_stride=2),
+        win_size=2,
+        win_stride=2,
     )
     detector.fit([folder / "0.png", folder / "1.png"])
     return detector

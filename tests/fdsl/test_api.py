@@ -66,7 +66,7 @@ def nearest(configs):
 
 def from_checkpoint(checkpoint, tiny_configs, **more):
     return AnomalyDetector.from_checkpoint(
-        checkpoint, model_config=tiny_configs, device="cpu", **{"precision": "fp32", "windows": LFE, **more}
+        checkpoint, model_config=tiny_configs, device="cpu", **{"precision": "fp32", **vars(LFE), **more}
     )
 
 
@@ -227,7 +227,7 @@ def test_where_memory_is_short_fewer_windows_are_encoded_at_once(
 def test_slips_are_answered_in_words(configs):
     with pytest.raises(ConfigError, match="--precision float32 is not one of auto, fp32"):
         AnomalyDetector.from_backbone(**{**configs, "precision": "float32"})
-    with pytest.raises(ConfigError, match="windows is a dict; give a WindowConfig"):
+    with pytest.raises(TypeError, match="has no option windows; did you mean"):
         AnomalyDetector.from_backbone(**configs, windows={"winmode": "nan"})
     detector = AnomalyDetector.from_backbone(**configs)
     with pytest.raises(ModelError, match="fit.. before save"):
@@ -326,7 +326,7 @@ def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(
 def test_window_picks_are_saved_too(checkpoint, tiny_configs, tmp_path, monkeypatch, index_memory):
     monkeypatch.setattr("models.matching.candidates.PICKS", 2)
     windows = WindowConfig("mul", 4, 3, 0.5, index_memory=index_memory)
-    detector = from_checkpoint(checkpoint, tiny_configs, windows=windows)
+    detector = from_checkpoint(checkpoint, tiny_configs, **vars(windows))
     detector.fit([texture(1), texture(2)])
     detector.save(tmp_path / "part.safetensors")
     again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
@@ -485,7 +485,7 @@ def test_a_method_of_trained_heads_says_that_there_are_none(configs, method):
 
 @pytest.mark.parametrize("method", ["nearest", "plus", "subspace"])
 def test_a_saved_detector_knows_its_tiles(configs, tmp_path, method):
-    detector = AnomalyDetector.from_backbone(method=method, windows=WindowConfig("nan", tiles=2), **configs)
+    detector = AnomalyDetector.from_backbone(method=method, tiles=2, **configs)
     detector.fit([texture(1), texture(2)], rotations=2)
     photos = [texture(7), texture(8, defect=True)]
     detector.save(tmp_path / "part.safetensors")
@@ -499,9 +499,7 @@ def test_a_saved_detector_knows_its_tiles(configs, tmp_path, method):
 
 def test_a_default_device_of_somebody_else_changes_nothing(configs, tmp_path):
     def scores():
-        detector = AnomalyDetector.from_backbone(
-            method="plus", windows=WindowConfig("nan", tiles=2), **configs
-        )
+        detector = AnomalyDetector.from_backbone(method="plus", tiles=2, **configs)
         detector.fit([texture(1), texture(2)], rotations="auto")
         detector.save(tmp_path / "part.safetensors")
         again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
@@ -548,7 +546,7 @@ def test_a_rate_that_nobody_can_promise_is_refused(nearest, rate):
 
 @pytest.mark.parametrize("windows", [WindowConfig("nan", tiles=2), WindowConfig("nan"), LFE])
 def test_another_detector_knows_the_same(configs, windows):
-    detector = AnomalyDetector.from_backbone(windows=windows, **configs)
+    detector = AnomalyDetector.from_backbone(**vars(windows), **configs)
     detector.fit([texture(1), texture(2)])
     photo = texture(3, defect=True)
     other = detector.another()

@@ -9,7 +9,6 @@ from fdsl.detector_state import METADATA_KEY
 from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from tests.support.photographs import draw
 from tests.support.predictions import BACKBONE_OPTIONS
-from utils.config import WindowConfig
 
 NUMBERS = torch.tensor([10**9, -1])
 
@@ -22,7 +21,7 @@ def saved(tiny_configs, tmp_path_factory):
     for number, file in enumerate(files):
         draw(file, number)
     encoder = {**BACKBONE_OPTIONS, "model_config": tiny_configs, "device": "cpu", "precision": "fp32"}
-    made = AnomalyDetector.from_backbone(windows=WindowConfig("nan", tiles=2), with_batch=True, **encoder)
+    made = AnomalyDetector.from_backbone(tiles=2, with_batch=True, **encoder)
     made.fit(files[:2], test_images=files)
     made.save(folder / "part.safetensors")
     return read_tensor_file(folder / "part.safetensors", METADATA_KEY)

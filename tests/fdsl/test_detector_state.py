@@ -9,14 +9,15 @@ from models.detector import Detector
 from models.matching.memory_bank import MemoryBank
 from tests.support.photographs import texture
 from tests.support.predictions import BACKBONE_OPTIONS
-from utils.config import WindowConfig
 
 
 @pytest.fixture
 def detector(tiny_configs):
     found = AnomalyDetector.from_backbone(
         method="nearest",
-        windows=WindowConfig("mul", 4, 2),
+        winmode="mul",
+        win_size=4,
+        win_stride=2,
         model_config=tiny_configs,
         device="cpu",
         precision="fp32",
@@ -76,7 +77,10 @@ def test_photographs_that_are_looked_at_come_in_halves_where_memory_is_short(tin
 def test_a_method_that_matches_no_patches_is_saved_with_its_windows(tiny_configs, tmp_path):
     made = AnomalyDetector.from_backbone(
         method="subspace",
-        windows=WindowConfig("mul", 4, 2, index_memory="1"),
+        winmode="mul",
+        win_size=4,
+        win_stride=2,
+        index_memory="1",
         model_config=tiny_configs,
         device="cpu",
         precision="fp32",

@@ -86,7 +86,7 @@ def test_a_region_that_covers_no_patch_by_half_is_refused(tmp_path, tiny_configs
 @pytest.mark.parametrize("tiles", [1, 2])
 def test_outside_is_zero_and_a_defect_there_is_none(tiny_configs, left, references, method, tiles):
     windows = WindowConfig(winmode="nan", tiles=tiles)
-    detector = small_detector(tiny_configs, method=method, roi=left, windows=windows, image_size=64)
+    detector = small_detector(tiny_configs, method=method, roi=left, **vars(windows), image_size=64)
     detector.fit(references, rotations=1)
     defective = detector.predict(texture(30, defect=True))  # it lies in columns 50 to 65
     side = defective.patch_map.shape[1]
@@ -94,7 +94,7 @@ def test_outside_is_zero_and_a_defect_there_is_none(tiny_configs, left, referenc
         defective.patch_map[:, : side // 2] > 0
     ).any()
     assert all(region.x + region.width <= 40 + 80 / side + 1 for region in defective.regions)
-    whole = small_detector(tiny_configs, method=method, windows=windows, image_size=64)
+    whole = small_detector(tiny_configs, method=method, **vars(windows), image_size=64)
     whole.fit(references, rotations=1)
     gap = whole.predict(texture(30, defect=True)).score - whole.predict(texture(30)).score
     assert abs(defective.score - detector.predict(texture(30)).score) < gap / 2
@@ -184,7 +184,7 @@ def test_a_drawn_region_is_that_of_its_mask(tiny_configs, references, tmp_path):
 
 def test_a_region_that_cannot_be_is_refused_and_changes_nothing(tiny_configs, references):
     windows = WindowConfig(win_size=2, win_stride=2, index_memory="window")
-    windowed = small_detector(tiny_configs, windows=windows, image_size=64)
+    windowed = small_detector(tiny_configs, **vars(windows), image_size=64)
     with pytest.raises(ConfigError, match="do not go with --index-memory window"):
         windowed.restrict(np.full((64, 64), 255, np.uint8))
     assert windowed.scorer.detector.roi is None and windowed.config.detector.options.roi is None
@@ -302,7 +302,7 @@ def test_a_folder_of_equal_masks_is_one_mask(tiny_configs, left, tmp_path, metho
     files = photographs(tmp_path / "normal", count)
     tested = photographs(tmp_path / "tested", 2, 30, defect=True)
     names = [file.name for file in (*files, *tested)]
-    kind = {"windows": WindowConfig(winmode="nan", tiles=tiles), "image_size": 64, "method": method}
+    kind = {"tiles": tiles, "image_size": 64, "method": method}
     one = small_detector(tiny_configs, roi=left, **kind)
     each = small_detector(tiny_configs, roi=masks_for(tmp_path / "masks", names, LEFT), **kind)
     for detector in (one, each):
@@ -402,7 +402,7 @@ def test_local_windows_know_the_region_too(tiny_configs, left, tmp_path, method,
     files = photographs(tmp_path / "normal", count)
     (tested,) = photographs(tmp_path, 1, 30, defect=True)
     folder = masks_for(tmp_path / "masks", [file.name for file in (*files, tested)], LEFT)
-    kind = {"windows": LFE, "image_size": 64, "method": method}
+    kind = {**vars(LFE), "image_size": 64, "method": method}
     one, each = (small_detector(tiny_configs, roi=roi, **kind) for roi in (left, folder))
     for detector in (one, each):
         detector.fit(files, rotations=rotations)
@@ -419,7 +419,7 @@ def test_local_windows_know_the_region_too(tiny_configs, left, tmp_path, method,
 @pytest.mark.parametrize("win_zip", [0, 2])
 def test_the_bank_of_windows_holds_the_patches_that_count(tiny_configs, left, references, win_zip):
     windows = WindowConfig("onlywin", 4, 2, win_zip=win_zip)
-    detector = small_detector(tiny_configs, method="nearest", roi=left, windows=windows, image_size=64)
+    detector = small_detector(tiny_configs, method="nearest", roi=left, **vars(windows), image_size=64)
     detector.fit(references[:2], rotations=1)
     inner = detector.scorer.detector
     grid, bank = inner.windows.grid, inner.memories.windows

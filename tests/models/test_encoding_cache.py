@@ -10,7 +10,6 @@ from models.encoding_cache import EncodedOnce
 from models.features import EMBEDDING, RAW_TOKENS, views_of
 from tests.support.predictions import BACKBONE_OPTIONS
 from tests.support.tokens import noise
-from utils.config import WindowConfig
 
 
 def test_a_batch_is_known_by_all_its_values(tiny_backbone):
@@ -95,7 +94,9 @@ def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monke
 
     def fitted(at_most):
         made = AnomalyDetector.from_backbone(
-            windows=WindowConfig("mul", 4, 2),
+            winmode="mul",
+            win_size=4,
+            win_stride=2,
             model_config=tiny_configs,
             device="cpu",
             precision="fp32",

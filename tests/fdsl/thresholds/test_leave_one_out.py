@@ -20,7 +20,7 @@ def photographs():
 
 def detector(tiny_configs, windows, **more):
     return AnomalyDetector.from_backbone(
-        windows=windows, model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS, **more
+        **vars(windows), model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS, **more
     )
 
 

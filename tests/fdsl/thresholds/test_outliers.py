@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fdsl.api import AnomalyDetector, WindowConfig
+from fdsl.api import AnomalyDetector
 from fdsl.thresholds.threshold import AUGMENTED, LEAVE_ONE_OUT, NormalScores, outlier
 from tests.fdsl.test_api import TINY
 from tests.support.photographs import draw, texture
@@ -53,7 +53,7 @@ def test_the_limit_is_that_of_the_others_alone():
 
 def test_a_broken_reference_is_named(tiny_configs, tmp_path, logged):
     settings = {**TINY, "model_config": tiny_configs}
-    detector = AnomalyDetector.from_backbone(windows=WindowConfig("nan"), **settings)
+    detector = AnomalyDetector.from_backbone(winmode="nan", **settings)
     for number in range(3):
         draw(tmp_path / f"{number}.png", number)
     detector.fit(tmp_path)
