@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,8 +44,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             handle, temporary = _named(path)
         with os.fdopen(handle, mode, **({} if "b" in mode else TEXT)) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            flush_to_disk(file)
             if temporary is None:
                 temporary = _given_a_name(file.fileno(), path)
         os.replace(temporary, path)
@@ -77,14 +75,18 @@ def _nameless(folder: Path) -> int | None:
 
 def _named(path: Path) -> tuple[int, str]:
     """A handle of a new file next to `path`, and its name."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=TEMPORARY)
-    os.chmod(temporary, 0o666 & ~_umask())
-    return handle, temporary
+    temporary = _temporary(path)
+    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), temporary
+
+
+def _temporary(path: Path) -> str:
+    """A temporary name next to `path`."""
+    return os.fspath(path.with_name(f"{_prefix(path)}{uuid.uuid4().hex[:8]}{TEMPORARY}"))
 
 
 def _given_a_name(handle: int, path: Path) -> str:
     """Gives a complete file without a name a temporary name next to `path`."""
-    temporary = os.fspath(path.with_name(f"{_prefix(path)}{uuid.uuid4().hex[:8]}{TEMPORARY}"))
+    temporary = _temporary(path)
     try:
         # With the number of a folder, here of any, Python follows the link to the file.
         os.link(f"{HANDLES}/{handle}", temporary, src_dir_fd=handle, follow_symlinks=True)
@@ -141,12 +143,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: Path, text: str) -> None:
