@@ -109,7 +109,7 @@ class Detector(nn.Module):
         """The features of whole images, of which the method may know some; `originals`: where they came
         from."""
         memory = self.memories.whole
-        return self.method.features(self.encode, views.whole, originals.whole, memory, self._like)
+        return self.method.features(self.encode, views.whole, originals.whole, memory)
 
     def final_maps(self, views: Views, features: Features, match: Matching | None = None) -> FinalMaps:
         """The method's final maps of images with these features, of their tiles and windows."""
@@ -206,11 +206,6 @@ class Detector(nn.Module):
             return maps * counting(roi, height, width).to(maps.device)
         return maps if self.roi is None else maps * self.counts(height, width)
 
-    @property
-    def _like(self) -> Tensor:
-        """Of the precision and on the device of the backbone's tokens."""
-        return torch.empty(0, dtype=self.backbone.dtype, device=self.backbone.device)
-
     @torch.no_grad()
     def fit(self, references: Tensor, inside: Inside | None = None) -> None:
         """Fills the memories from one category's references (K,[1+T,]3,S,S); what they held before is
@@ -241,7 +236,7 @@ class Detector(nn.Module):
                 parts = () if views.tiles is None else map(tiles, [views.tiles])
                 yield Seen(views.whole, whole(views.whole), parts)
 
-        self.memories = self.method.take_test_images(seen(), count, self.memories, self._like)
+        self.memories = self.method.take_test_images(seen(), count, self.memories, self.backbone.device)
 
     def _tokens_of_tiles(self, tiles: Tensor) -> Tensor:
         """Tiles (B,T,3,S,S) -> (L,B,T*N,C)."""

@@ -152,17 +152,18 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         tensor, ValueError for a method without memory."""
         raise ValueError(f"method {self.name} has no memory")
 
-    def take_test_images(self, seen: Iterable[Seen], count: int, known: Memories, like: Tensor) -> Memories:
-        """The memories after `count` test images; `known`: those before;
-        `like`: a tensor with the precision and device of the backbone's tokens. For methods with
-        `takes_test_images`."""
+    def take_test_images(
+        self, seen: Iterable[Seen], count: int, known: Memories, device: torch.device
+    ) -> Memories:
+        """The memories after `count` test images; `known`: those before; `device`: the backbone's. For
+        methods with `takes_test_images`."""
         raise NotImplementedError
 
     def features(
-        self, encode: Encoder, images: Tensor, originals: Tensor, memory: OwnMemory | None, like: Tensor
+        self, encode: Encoder, images: Tensor, originals: Tensor, memory: OwnMemory | None
     ) -> Features:
         """The features of whole images (B,3,S,S) uint8 on the backbone's device; `originals`: the same as the
-        caller gave them. `like`: as for take_test_images."""
+        caller gave them."""
         return encode(images, self.want)
 
     @abstractmethod

@@ -73,8 +73,8 @@ def make_parser(parser: CommandLine) -> CommandLine:
         "--every",
         type=real(0, 86400),
         metavar="SECONDS",
-        help=f"of a camera, a stream or a clip: score a frame so often (default {EVERY:g}; 0: as many as it "
-        "can, of a clip all)",
+        help="of a camera, a stream or a clip: seconds from one scored frame to the next "
+        f"(default {EVERY:g}; 0: as many as it can, of a clip all)",
     )
     what.add_argument(
         "--show", action="store_true", help="print what --detector holds, with its references, and end"
@@ -82,7 +82,8 @@ def make_parser(parser: CommandLine) -> CommandLine:
     what.add_argument(
         "--doctor",
         action="store_true",
-        help="check this machine and say what to do; packages, GPU, precision, weights and a timed pass",
+        help="check this machine; packages, GPU, precision, weights and a timed pass, and how to get what "
+        "is missing",
     )
     what.add_argument(
         "--output", type=Path, metavar="DIR", help="folder of the results (needed unless --format json)"
@@ -148,7 +149,7 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
         "--pictures",
         choices=("all", "anomalous", "none"),
         default="all",
-        help="of which photographs a picture is written, beside its heat map with contours (default all)",
+        help="photographs of which a picture beside its heat map is written, with contours (default all)",
     )
     written.add_argument(
         "--save-masks", action="store_true", help="write a PNG mask of each photograph, at its own size"

@@ -81,5 +81,5 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         type=save_interval,
         default=save_interval("1m"),
         metavar="N|TIME",
-        help="keep the state each N steps (50) or TIME (30s, 5m, 1h), and each epoch (default 1m)",
+        help="store the state each N steps (50) or TIME (30s, 5m, 1h), and each epoch (default 1m)",
     )

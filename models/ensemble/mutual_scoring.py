@@ -61,21 +61,21 @@ class WithMutualScoring(Method[Memory]):
             raise ModelError("The references give no scale for --with-batch: all their maps are zero.")
         self.own_scales = (peak, score)
 
-    def take_test_images(self, seen: Iterable[Seen], count: int, known: Memories, like: Tensor) -> Memories:
+    def take_test_images(
+        self, seen: Iterable[Seen], count: int, known: Memories, device: torch.device
+    ) -> Memories:
         """Takes the images without their tiles, and sets the scales of mutual scoring."""
         memory, _ = memories_of((one._replace(tiles=()) for one in seen), count)
         scored = [
-            self._scored(Features(photograph[:, None].to(like), shown=(number,)), memory)
-            for number, photograph in enumerate(memory.tokens_for(like))
+            self._scored(Features(photograph[:, None].to(device), shown=(number,)), memory)
+            for number, photograph in enumerate(memory.tokens_for(device))
         ]
         peaks = torch.stack([of_image.max() for of_image, _ in scored]).cpu()
         scores = torch.cat([score for _, score in scored]).cpu()
         self.test_images = ComparedImages(memory, _scale(peaks.quantile(0.5)), _scale(scores.quantile(0.5)))
         return known
 
-    def features(
-        self, encode: Encoder, images: Tensor, originals: Tensor, memory: Memory | None, like: Tensor
-    ) -> Features:
+    def features(self, encode: Encoder, images: Tensor, originals: Tensor, memory: Memory | None) -> Features:
         """Stored tokens of test images, if the method needs nothing else; others are encoded."""
         if self.test_images is None:
             return encode(images, self.want)
@@ -83,7 +83,7 @@ class WithMutualScoring(Method[Memory]):
         shown = compared.of(originals)
         if self.want or all(number is None for number in shown):
             return encode(images, self.want)._replace(shown=shown)
-        return with_stored_tokens(encode, images, compared, shown, like)
+        return with_stored_tokens(encode, images, compared, shown)
 
     def combine(self, maps: FinalMaps, features: Features, side: int) -> ScoreMaps:
         """The means of the method's own maps and scores and of mutual scoring's; only the method's before its

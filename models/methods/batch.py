@@ -50,14 +50,13 @@ class BatchMemory:
     cached: dict[torch.device, Tensor] = field(default_factory=dict, compare=False)
     tiles: int = 1
 
-    def tokens_for(self, query: Tensor) -> Tensor:
-        """The tokens, on the query's device where they fit into CACHED_SHARE of its free memory."""
-        device = query.device
+    def tokens_for(self, device: torch.device) -> Tensor:
+        """The tokens, on the device where they fit into CACHED_SHARE of its free memory."""
         if device.type == "cpu" or device in self.cached:
             return self.cached.get(device, self.tokens)
-        if self.tokens.numel() * query.element_size() > CACHED_SHARE * free_bytes(device):
+        if self.tokens.nbytes > CACHED_SHARE * free_bytes(device):
             return self.tokens
-        self.cached[device] = self.tokens.to(query)
+        self.cached[device] = self.tokens.to(device)
         return self.cached[device]
 
     @cached_property
@@ -108,14 +107,14 @@ def _filled(stored: Tensor | None, tokens: Tensor, first: int, count: int) -> Te
 
 
 def with_stored_tokens(
-    encode: Encoder, images: Tensor, memory: BatchMemory, shown: Sequence[int | None], like: Tensor
+    encode: Encoder, images: Tensor, memory: BatchMemory, shown: Sequence[int | None]
 ) -> Features:
     """The tokens of images (B,3,S,S): stored ones for images of the memory, whose indices are `shown`,
     encoded ones for the others."""
     new = [place for place, number in enumerate(shown) if number is None]
     encoded = iter(encode(images[new]).tokens.unbind(1) if new else ())
-    stored = memory.tokens_for(like)
-    tokens = [next(encoded) if number is None else stored[number].to(like) for number in shown]
+    stored = memory.tokens_for(images.device)
+    tokens = [next(encoded) if number is None else stored[number].to(images.device) for number in shown]
     return Features(torch.stack(tokens, 1), shown=tuple(shown))
 
 
@@ -143,7 +142,7 @@ def mutual_scores(tokens: Tensor, memory: BatchMemory) -> Tensor:
 
     A copy of the photograph itself (`SAME`) in the memory is skipped. ModelError where no other is left.
     """
-    stored, tiles = memory.tokens_for(tokens), memory.tiles
+    stored, tiles = memory.tokens_for(tokens.device), memory.tiles
     if stored.shape[2:] != tokens.shape[2:]:
         raise ModelError("The test images were encoded in another size than this one has.")
     blocks, images, patches, _ = tokens.shape
@@ -203,12 +202,14 @@ class Batch(BatchFacts, Method[BatchMemory]):
     def needs_references(self) -> bool:
         return False
 
-    def take_test_images(self, seen: Iterable[Seen], count: int, known: Memories, like: Tensor) -> Memories:
+    def take_test_images(
+        self, seen: Iterable[Seen], count: int, known: Memories, device: torch.device
+    ) -> Memories:
         whole, tiles = memories_of(seen, count)
         return Memories(whole, tiles=tiles)
 
     def features(
-        self, encode: Encoder, images: Tensor, originals: Tensor, memory: BatchMemory | None, like: Tensor
+        self, encode: Encoder, images: Tensor, originals: Tensor, memory: BatchMemory | None
     ) -> Features:
         """The stored tokens of test images; others are encoded."""
         if memory is None:
@@ -216,7 +217,7 @@ class Batch(BatchFacts, Method[BatchMemory]):
         shown = memory.of(originals)
         if all(number is None for number in shown):
             return encode(images)._replace(shown=shown)
-        return with_stored_tokens(encode, images, memory, shown, like)
+        return with_stored_tokens(encode, images, memory, shown)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
         tokens = state["tokens"].to("cpu", dtype)
