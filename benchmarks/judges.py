@@ -25,8 +25,7 @@ from data.images import open_image
 from data.records import draw_references
 from data.tensors import photograph_to_pixels
 from fdsl.api import AnomalyDetector
-from fdsl.config.resolve import backbone_config, method_config, window_config
-from fdsl.config.run_config import RunConfig
+from fdsl.config.run_config import FittedConfig, RunConfig
 from fdsl.factory import backbone_of, build_detector, detector_config
 from fdsl.references.rotation import ROTATIONS
 from fdsl.scoring import fused_scores
@@ -108,16 +107,12 @@ class Ours:
         self.backbone, self.side = backbone, encoder.image_size
         self.method, given = read_setting(text)
         self.rotations = given.get("rotations", COPIES.get(self.method, 1))
-        checkpoint, method = None, method_config({"use_nam": 0, **given})
-        if heads and METHODS[self.method].needs_heads:
-            checkpoint = load_checkpoint(heads)
-            encoder = backbone_config(asdict(encoder), checkpoint.backbone)
-            method = method_config(given, checkpoint.options, checkpoint.has_nam)
-        windows = window_config({"winmode": "nan", **given})
-        score = given.get("image_score", "max")
-        config = detector_config(self.method, encoder, method, windows, score, args.device, args.precision)
+        checkpoint = load_checkpoint(heads) if heads and METHODS[self.method].needs_heads else None
+        given = {**asdict(encoder), "winmode": "nan", **given}
+        made = detector_config(self.method, given, args.device, args.precision, checkpoint)
+        config = FittedConfig(made, given.get("image_score", "max"))
         like = Detector(backbone, Nearest(backbone.width, len(backbone.layers)), self.side)
-        self.detector = AnomalyDetector(build_detector(config.detector, checkpoint, like), config)
+        self.detector = AnomalyDetector(build_detector(made, checkpoint, like), config)
         self.scorer = self.detector.scorer
 
     @property

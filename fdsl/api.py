@@ -21,8 +21,7 @@ from data.normalised import Normalisation, find_normalisation
 from data.photographs import as_photograph, each_image, in_batches
 from data.region_of_interest import MaskFolders
 from fdsl.config.contradictions import Combined
-from fdsl.config.presets import PRESETS, with_preset
-from fdsl.config.resolve import backbone_config, method_config, window_config
+from fdsl.config.presets import with_preset
 from fdsl.config.run_config import LOWEST_RATE, FittedConfig, RunConfig, Threshold
 from fdsl.detector_state import (
     NORMALISATION,
@@ -64,7 +63,7 @@ from utils.grey_range import GreyRange
 from utils.image_statistics import PER_IMAGE, reason_of, statistics_of
 from utils.numbers import TINY, is_finite
 from utils.options import HEADS, options_of, takes_options
-from utils.text import as_file, as_text, one_line, printable
+from utils.text import as_file, one_line, printable
 
 logger = logging.getLogger("fdsl")
 
@@ -151,6 +150,7 @@ class AnomalyDetector:
         path: str | Path,
         *,
         method: str = WITH_HEADS,
+        preset: str | None = None,
         image_score: str = "max",
         device: str = "auto",
         precision: str = "auto",
@@ -160,22 +160,16 @@ class AnomalyDetector:
         backbone named.
 
         `method`: fdsl (the heads), nearest (training-free distance on the checkpoint's backbone) or both.
+        `preset`: as of `from_backbone`.
         Raises ConfigError, ModelError for what does not fit the checkpoint, TypeError for an unknown option.
         """
         checkpoint = load_checkpoint(as_file("checkpoint", path))
-        config = detector_config(
-            method,
-            backbone_config(options, checkpoint.backbone),
-            method_config(options, checkpoint.options, checkpoint.has_nam),
-            window_config(options),
-            image_score,
-            device,
-            precision,
-        )
-        config = replace(config, checkpoint=str(path), trained_on=checkpoint.trained_on)
+        given = with_preset(preset, options)
+        made = detector_config(method, given, device, precision, checkpoint)
+        config = FittedConfig(made, image_score, str(path), checkpoint.trained_on)
         if METHODS[method].needs_heads:
             warn_of_narrow_training(checkpoint)
-        return cls(build_detector(config.detector, checkpoint), config)
+        return cls(build_detector(made, checkpoint), config)
 
     @classmethod
     @takes_options(BackboneConfig, MethodConfig, WindowConfig, but_for=HEADS)
@@ -184,6 +178,7 @@ class AnomalyDetector:
         cls,
         *,
         method: str = DEFAULT,
+        preset: str | None = None,
         image_score: str = "max",
         device: str = "auto",
         precision: str = "auto",
@@ -191,36 +186,12 @@ class AnomalyDetector:
     ) -> AnomalyDetector:
         """A detector without training, by default method `plus`.
 
-        Without `winmode` it has no local windows. Raises ConfigError and ModelError as the commands do,
-        TypeError for an unknown option.
+        `preset`: the short name of a backbone, clip-large, dinov2-small or dinov2-large (docs/methods.md);
+        options override it. Without `winmode` it has no local windows. Raises ConfigError and ModelError as
+        the commands do, TypeError for an unknown option.
         """
-        config = detector_config(
-            method,
-            backbone_config(options),
-            method_config({**options, "use_nam": False}),
-            window_config({**options, "winmode": options.get("winmode") or "nan"}),
-            image_score,
-            device,
-            precision,
-        )
-        return cls(build_detector(config.detector, None), config)
-
-    @classmethod
-    def from_preset(
-        cls, name: str, *, checkpoint: str | Path | None = None, **settings: Any
-    ) -> AnomalyDetector:
-        """A detector of a backbone by its short name: clip-large, dinov2-small or dinov2-large
-        (docs/methods.md).
-
-        `settings`: arguments of `from_backbone`, or with a `checkpoint` of trained heads those of
-        `from_checkpoint`; they override the preset's. ConfigError for a name that there is not.
-        """
-        if as_text("name", name) not in PRESETS:
-            raise ConfigError(f"name is {name}, which is no preset; choose one of {', '.join(PRESETS)}.")
-        chosen = {**settings, **with_preset(name, settings)}
-        if checkpoint is None:
-            return cls.from_backbone(**chosen)
-        return cls.from_checkpoint(checkpoint, **chosen)
+        made = detector_config(method, with_preset(preset, options), device, precision)
+        return cls(build_detector(made, None), FittedConfig(made, image_score))
 
     @property
     def backbone(self) -> Backbone:

@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from data.region_of_interest import read_roi
+from fdsl.config.resolve import backbone_config, method_config, window_config
 from fdsl.config.run_config import DetectorConfig, FittedConfig
 from fdsl.store.checkpoint import Checkpoint
 from models.backbone import Backbone
@@ -22,7 +24,7 @@ from models.ensemble.mutual_scoring import WithMutualScoring
 from models.ensemble.text_residuals import WithText
 from models.method import Method
 from models.methods.registry import METHODS
-from utils.config import BY_CATEGORY, BackboneConfig, MachineFacts, MethodConfig, WindowConfig
+from utils.config import BY_CATEGORY, BackboneConfig, MachineFacts
 from utils.device import PRECISIONS, choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError, ModelError
 from utils.text import as_text
@@ -122,24 +124,23 @@ def machine_for(encoder: BackboneConfig, device: str, precision: str) -> Machine
 
 
 def detector_config(
-    method: str,
-    encoder: BackboneConfig,
-    options: MethodConfig,
-    windows: WindowConfig,
-    image_score: str,
-    device: str,
-    precision: str,
-) -> FittedConfig:
-    """The configuration of a detector without references; contradictions are refused before anything is
-    loaded."""
-    machine = machine_for(encoder, device, precision)
+    method: str, given: Mapping[str, Any], device: str, precision: str, checkpoint: Checkpoint | None = None
+) -> DetectorConfig:
+    """The configuration of a detector from given options, and from those of a checkpoint of trained heads;
+    contradictions are refused before anything is loaded."""
+    if checkpoint is None:
+        given = {**given, "use_nam": False, "winmode": given.get("winmode") or "nan"}
+        encoder, options = backbone_config(given), method_config(given)
+    else:
+        encoder = backbone_config(given, checkpoint.backbone)
+        options = method_config(given, checkpoint.options, checkpoint.has_nam)
+    windows, machine = window_config(given), machine_for(encoder, device, precision)
     if machine.device == "cpu" and windows.winmode != "nan" and not windows.window_budget:
         logger.info(
             "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is "
             "about four times as fast, --winmode nan leaves them out"
         )
-    made = DetectorConfig(method=method, backbone=encoder, options=options, windows=windows, machine=machine)
-    return FittedConfig(made, image_score)
+    return DetectorConfig(method=method, backbone=encoder, options=options, windows=windows, machine=machine)
 
 
 def moved_config(

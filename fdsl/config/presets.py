@@ -1,11 +1,14 @@
-"""Backbones by short names: `--preset` of the commands, `AnomalyDetector.from_preset`."""
+"""Backbones by short names: `--preset` of the commands, `preset` in Python."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from utils.config import BackboneConfig
+from utils.errors import ConfigError
+from utils.text import as_text
 
 PAPER = BackboneConfig()
 
@@ -35,7 +38,12 @@ PRESETS = {
 }
 
 
-def with_preset(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The values that a preset adds to the given ones (None: not given)."""
-    settings = PRESETS[name].settings
-    return {flag: value for flag, value in settings.items() if given.get(flag) is None}
+def with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given values (None: not given), and those that a preset adds; ConfigError for a name that there is
+    not."""
+    if name is None:
+        return dict(given)
+    if as_text("preset", name) not in PRESETS:
+        raise ConfigError(f"preset is {name}, which is none; choose one of {', '.join(PRESETS)}.")
+    chosen = {flag: value for flag, value in given.items() if value is not None}
+    return {**PRESETS[name].settings, **chosen}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from string import Template
 from typing import Any
 
-from fdsl.config.presets import PRESETS, with_preset
+from fdsl.config.presets import PRESETS
 from models.methods.registry import METHODS
 from utils.arguments import real, whole
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
@@ -133,7 +133,8 @@ def take_preset(args: argparse.Namespace) -> None:
     """Fills what `--preset` sets and no flag gave, and logs it."""
     if args.preset is None:
         return
-    filled = with_preset(args.preset, vars(args))
+    before = vars(args)
+    filled = {name: value for name, value in PRESETS[args.preset].settings.items() if before[name] is None}
     logger.info("preset %s: %s", args.preset, in_flags(filled))
     for name, value in filled.items():
         setattr(args, name, value)

@@ -8,25 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fdsl.config.resolve import backbone_config, method_config, refuse_without_effect, window_config
-from fdsl.config.run_config import DetectorConfig, RunConfig
+from fdsl.config.resolve import refuse_without_effect
+from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.few_shot_split import FewShotSplit, sample_split, with_split
 from fdsl.evaluation.plan import EvaluationOptions, PlannedRun, as_typed, refuse_one_folder
 from fdsl.evaluation.run_folder import RunFolder, read_run_config
-from fdsl.factory import machine_for
+from fdsl.factory import detector_config
 from fdsl.flags.ablation_grid import as_text
 from fdsl.inspection.reading import Reading
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
 from fdsl.store.finished_categories import FinishedCategories
 from models.methods.registry import METHODS
-from utils.config import (
-    BY_CATEGORY,
-    OTHER_DATASET,
-    BackboneConfig,
-    MethodConfig,
-    WindowConfig,
-    checkpoint_path,
-)
+from utils.config import BY_CATEGORY, OTHER_DATASET, WindowConfig, checkpoint_path
 from utils.device import use_threads
 from utils.errors import ConfigError, ModelError
 from utils.files import file_digest, sampled_digest
@@ -88,16 +81,16 @@ def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
     """The run that the flags ask for, and its checkpoint (None without trained heads)."""
     refuse_without_effect(vars(args))
     if not METHODS[args.method].needs_heads:
-        return _untrained_config(args), None
+        return _config_of(args, None), None
     path = args.checkpoint or _default_checkpoint(args)
     checkpoint = load_checkpoint(path)
     if checkpoint.options is not None:
         refuse_without_effect({**vars(args), "fd": checkpoint.options.fd})
-    backbone = backbone_config(vars(args), checkpoint.backbone)
-    options = method_config(vars(args), checkpoint.options, checkpoint.has_nam)
-    config = _config_of(args, backbone, options)
     return replace(
-        config, checkpoint=str(path), checkpoint_digest=file_digest(path), trained_on=checkpoint.trained_on
+        _config_of(args, checkpoint),
+        checkpoint=str(path),
+        checkpoint_digest=file_digest(path),
+        trained_on=checkpoint.trained_on,
     ), checkpoint
 
 
@@ -111,23 +104,11 @@ def _default_checkpoint(args: argparse.Namespace) -> Path:
     return checkpoint_path(args.checkpoints or Path("checkpoints"), args.model_name, trained_on)
 
 
-def _untrained_config(args: argparse.Namespace) -> RunConfig:
-    """A run without trained heads, and without windows where none are asked for."""
-    args = argparse.Namespace(**{**vars(args), "use_nam": 0, "winmode": args.winmode or "nan"})
-    return _config_of(args, backbone_config(vars(args)), method_config(vars(args)))
-
-
-def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: MethodConfig) -> RunConfig:
-    """The run of the flags, as yet without heads and photographs."""
-    detector = DetectorConfig(
-        method=args.method,
-        backbone=backbone,
-        options=options,
-        windows=window_config(vars(args)),
-        machine=machine_for(backbone, args.device, args.precision),
-    )
+def _config_of(args: argparse.Namespace, checkpoint: Checkpoint | None) -> RunConfig:
+    """The run of the flags, as yet without photographs and without the facts of its heads."""
+    detector = detector_config(args.method, vars(args), args.device, args.precision, checkpoint)
     if detector.reads_text and args.object is None:
-        detector = replace(detector, options=replace(options, object=BY_CATEGORY))
+        detector = replace(detector, options=replace(detector.options, object=BY_CATEGORY))
     return RunConfig(
         dataset=args.dataset,
         data_path=str(args.data_path or Path("data") / args.dataset),
@@ -139,7 +120,7 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
         checkpoint="",
         checkpoint_digest="",
         trained_on=None,
-        weights=sampled_digest(Path(backbone.pretrained)),
+        weights=sampled_digest(Path(detector.backbone.pretrained)),
         image_score=args.image_score,
         metric_size=args.metric_size,
         pictures=args.pictures,

@@ -111,12 +111,12 @@ def test_what_is_no_text(made, tiny_configs, tmp_path, value):
     for name, refuse in {
         "device": lambda: AnomalyDetector.from_backbone(**files, device=value),
         "precision": lambda: AnomalyDetector.from_backbone(**files, precision=value),
-        "preset": lambda: AnomalyDetector.from_preset(value),
+        "preset": lambda: AnomalyDetector.from_backbone(**files, preset=value),
         "model": lambda: AnomalyDetector.from_backbone(**{**files, "model": value}),
     }.items():
-        if name == "model" and value is None:
+        if name in ("model", "preset") and value is None:
             continue  # not given
-        called = "name" if name == "preset" else f"--{name}"
+        called = name if name == "preset" else f"--{name}"
         with pytest.raises(ConfigError, match=f"{called} .* is no text"):
             refuse()
     if value is not None:
@@ -161,7 +161,7 @@ def test_errors_name_the_argument(made):
         (lambda: made.predict([texture(1)], 0), "batch_size is 0"),
         (lambda: made.predict([texture(1)], "x"), "batch_size is x"),
         (lambda: list(made.stream([texture(1)], True)), "batch_size is True"),
-        (lambda: AnomalyDetector.from_preset("nothing"), "name is nothing"),
+        (lambda: AnomalyDetector.from_backbone(preset="nothing"), "preset is nothing"),
     ):
         with pytest.raises((ConfigError, DataError), match=f"^{words}"):
             refused()

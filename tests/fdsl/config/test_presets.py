@@ -69,9 +69,9 @@ def test_presets_in_python(tiny_configs):
     encoder = {"model": "ViT-tiny-test", "pretrained": "none", "model_config": tiny_configs, "layers": (1, 3)}
     plain = AnomalyDetector.from_backbone(image_size=64, device="cpu", **encoder)
     for name in PRESETS:
-        made = AnomalyDetector.from_preset(name, image_size=64, device="cpu", **encoder)
+        made = AnomalyDetector.from_backbone(preset=name, image_size=64, device="cpu", **encoder)
         assert made.config == plain.config
     with pytest.raises(ConfigError, match="choose one of clip-large, dinov2-small, dinov2-large"):
-        AnomalyDetector.from_preset("paper")
+        AnomalyDetector.from_backbone(preset="paper")
     with pytest.raises(ConfigError, match="There is no checkpoint nowhere"):
-        AnomalyDetector.from_preset("clip-large", checkpoint="nowhere.safetensors", method="fdsl")
+        AnomalyDetector.from_checkpoint("nowhere.safetensors", preset="clip-large")
