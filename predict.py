@@ -40,9 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     if (args.doctor or args.show) and not world.is_first:
         return 0
     if args.doctor:
-        from fdsl.inspection.diagnostics import examine, tell
+        from fdsl.inspection.diagnostics import examine, report
 
-        return tell(examine(vars(args)))
+        return report(examine(vars(args)))
     if args.show:
         from fdsl.store.detector_metadata import detector_file_as_text
 

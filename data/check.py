@@ -44,8 +44,10 @@ def check_catalogue(
         checks = pool.map(
             lambda r: _check_record(catalogue.root, r, decode, (r.category, r.defect) in masked), records
         )
-        for found in tqdm(checks, "checking", len(records), unit="img", disable=not progress, leave=False):
-            problems += found
+        for sentences in tqdm(
+            checks, "checking", len(records), unit="img", disable=not progress, leave=False
+        ):
+            problems += sentences
     return problems
 
 

@@ -187,19 +187,19 @@ def photograph_to_array(image: Image.Image, size: int, crops: Crops | None = Non
     if crops is None:
         return image_to_array(image, size, size)
     image = _narrowed(image)
-    found = np.empty((1 + len(crops.origins), 3, size, size), np.uint8)
-    found[0] = _resized_channels(image, size, size)
+    views = np.empty((1 + len(crops.origins), 3, size, size), np.uint8)
+    views[0] = _resized_channels(image, size, size)
     for channel, large in enumerate(_resized_channels(image, crops.width, crops.height)):
         for number, (top, left) in enumerate(crops.origins, 1):
-            found[number, channel] = large[top : top + size, left : left + size]
-    return found
+            views[number, channel] = large[top : top + size, left : left + size]
+    return views
 
 
 def _narrowed(image: Image.Image) -> Image.Image:
     """An RGB image; its first channel alone where all three are equal, which is resized to the same values in
     less than half of the time."""
     middle = image.height // 2
-    row = image.crop((0, middle, image.width, middle + 1))  # in most colour images it says that they are none
+    row = image.crop((0, middle, image.width, middle + 1))  # most colour images show it there
     grey = _has_equal_channels(row) and _has_equal_channels(image)
     return image.getchannel(0) if grey else image
 

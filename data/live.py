@@ -41,13 +41,13 @@ class Source:
     """A camera, a stream or a clip as `given`, of which a frame is taken `every` so many seconds (of a clip:
     of its own time).
 
-    shown: its name without a password, for messages. endless: it is no clip. stop: ends its frames once it
+    label: without a password, for messages. endless: it is no clip. stop: ends its frames once it
     is set. lost: why a camera or stream ended by itself, "" where it did not.
     """
 
     def __init__(self, given: str, every: float) -> None:
         self.given, self.every, self.endless = given, every, not is_clip(given)
-        self.shown = printable(without_password(given))
+        self.label = printable(without_password(given))
         self.stop, self.lost = threading.Event(), ""
 
     def check(self) -> None:
@@ -56,7 +56,7 @@ class Source:
         has_frame = capture.grab()
         capture.release()
         if not has_frame:
-            raise DataError(f"{self.shown}: gives no frame; check that the camera or the file is whole")
+            raise DataError(f"{self.label}: gives no frame; check that the camera or the file is whole")
 
     def frames(self) -> Iterator[Frame]:
         """The frames whose pixels differ from the frame before; the others are reported. DataError for a
@@ -77,7 +77,7 @@ class Source:
                     name,
                 )
         if repeated:
-            logger.warning("warning: %d frame(s) of %s were repeated and not scored", repeated, self.shown)
+            logger.warning("warning: %d frame(s) of %s were repeated and not scored", repeated, self.label)
 
     def _name(self, number: int, moment: int) -> str:
         if not self.endless:
@@ -100,7 +100,7 @@ class Source:
             capture = cv2.VideoCapture(int(self.given) if self.given.isdecimal() else self.given)
         if not capture.isOpened():
             raise DataError(
-                f"{self.shown}: OpenCV cannot open it; check that it is there, that no other program holds "
+                f"{self.label}: OpenCV cannot open it; check that it is there, that no other program holds "
                 "it, and that a player shows it"
             )
         return capture
@@ -168,7 +168,7 @@ class Source:
                 frame = None
             if frame is None and not self.stop.is_set():
                 self.lost = (
-                    f"{self.shown}: gives no more frames; check the camera and its connection. The scores "
+                    f"{self.label}: gives no more frames; check the camera and its connection. The scores "
                     "so far are stored"
                 )
             return frame

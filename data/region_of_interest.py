@@ -108,17 +108,17 @@ class MaskFolders:
         path = _keys(Path(os.path.abspath(photograph)))
         ending = [mask for mask in self._masks[flag].get(path[-1], []) if path[-len(mask[1]) :] == mask[1]]
         longest = max((len(keys) for _, keys in ending), default=0)
-        found = [mask for mask, keys in ending if len(keys) == longest]
-        if not found:
+        nearest = [mask for mask, keys in ending if len(keys) == longest]
+        if not nearest:
             stem = printable(photograph.stem)
             raise DataError(f"{flag} {folder}: holds no mask of {name}; put {stem}.png there")
-        if len(found) > 1:
-            first, second = (printable(mask.relative_to(self._given[flag])) for mask in found[:2])
+        if len(nearest) > 1:
+            first, second = (printable(mask.relative_to(self._given[flag])) for mask in nearest[:2])
             raise DataError(
                 f"{flag} {folder}: {first} and {second} are two masks of {name}; which one is meant? "
                 "Remove the other one"
             )
-        return found[0]
+        return nearest[0]
 
     def on(self, photograph: Image.Image, path: str | Path) -> Image.Image:
         """The photograph of a path with its mask; DataError as `files`, and where that leaves no patch.
@@ -151,17 +151,17 @@ def _doubt(mask: Path, photo: tuple[int, int], path: Path) -> str:
 def _masks_by_stem(flag: str, folder: Path) -> dict[str, list[tuple[Path, list[str]]]]:
     """Key of a stem -> the masks in a folder, and in those below it, that are called so, with the keys of
     their paths in it."""
-    found: dict[str, list[tuple[Path, list[str]]]] = {}
+    by_stem: dict[str, list[tuple[Path, list[str]]]] = {}
     for place, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
             mask = Path(place, name)
             if mask.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
                 keys = _keys(mask.relative_to(folder))
-                found.setdefault(keys[-1], []).append((mask, keys))
-    if not found:
+                by_stem.setdefault(keys[-1], []).append((mask, keys))
+    if not by_stem:
         raise DataError(f"{flag} {printable(folder)}: holds no mask; put one for each photograph there")
-    return found
+    return by_stem
 
 
 def _keys(path: Path) -> list[str]:
@@ -208,10 +208,10 @@ def drawn_roi(shapes: Sequence[Shape], side: int) -> np.ndarray:
     pen = ImageDraw.Draw(mask)
     for shape in sorted(shapes, key=lambda shape: shape.ignored):
         pen.polygon([(x * fine, y * fine) for x, y in shape.points], fill=0 if shape.ignored else 255)
-    found = np.asarray(mask.resize((side, side), Image.Resampling.BOX))
-    if not found.any():
+    roi = np.asarray(mask.resize((side, side), Image.Resampling.BOX))
+    if not roi.any():
         raise DataError("the region of interest leaves nothing to evaluate; draw it larger, or ignore less")
-    return found
+    return roi
 
 
 CURES = {

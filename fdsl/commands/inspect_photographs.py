@@ -29,7 +29,7 @@ def prepare(wanted: Inspection, make: Callable[[], AnomalyDetector], world: Worl
     if wanted.source is None:
         refuse_missing(wanted.inputs)  # before anything is loaded
     elif world.joined:
-        raise ConfigError(f"{wanted.source.shown} is read by one process: start predict.py without torchrun.")
+        raise ConfigError(f"{wanted.source.label} is read by one process: start predict.py without torchrun.")
     else:
         wanted.source.check()
     if wanted.output:
@@ -37,7 +37,7 @@ def prepare(wanted: Inspection, make: Callable[[], AnomalyDetector], world: Worl
     detector = make()
     if wanted.source is not None and detector.masks is not None:
         raise ConfigError(
-            f"{detector.masks} holds masks of files, and {wanted.source.shown} gives frames: fit the "
+            f"{detector.masks} holds masks of files, and {wanted.source.label} gives frames: fit the "
             "detector with one mask for all of them."
         )
     return detector
@@ -99,7 +99,7 @@ def report(totals: Totals, detector: AnomalyDetector, wanted: Inspection) -> Non
         if wanted.source is not None:
             too_short = wanted.source.endless and not totals.skipped
             cure = "; let it run longer" if too_short else ""
-            raise DataError(wanted.source.lost or f"{wanted.source.shown}: no frame was scored{cure}")
+            raise DataError(wanted.source.lost or f"{wanted.source.label}: no frame was scored{cure}")
         raise DataError(
             f"{' '.join(wanted.named)}: no photograph could be scored; give image files "
             f"({' '.join(sorted(IMAGE_SUFFIXES))})"

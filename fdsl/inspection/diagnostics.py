@@ -32,23 +32,23 @@ class Finding(NamedTuple):
     `stops`: nothing runs before that is done."""
 
     what: str
-    found: str
+    observed: str
     cure: str = ""
     stops: bool = False
 
     @property
     def line(self) -> str:
         mark = "stops" if self.stops else "note" if self.cure else "ok"
-        return f"[{mark:>5}] {self.what}: {self.found}{'; ' if self.cure else ''}{self.cure}"
+        return f"[{mark:>5}] {self.what}: {self.observed}{'; ' if self.cure else ''}{self.cure}"
 
 
 def examine(flags: Mapping[str, Any]) -> Iterator[Finding]:
     """Everything that decides whether and how fast a detector would run, one after the other; `flags`: the
     values of its flags by their names."""
     yield _python()
-    found = list(packages(REQUIREMENTS))
-    yield from found
-    if missing := [package for package in found if package.stops]:
+    installed = list(packages(REQUIREMENTS))
+    yield from installed
+    if missing := [package for package in installed if package.stops]:
         yield Finding("packages", f"{len(missing)} missing", how_to_install(), stops=True)
         return
     from utils.device import choose_device, choose_precision, describe_device  # PyTorch: it is here
@@ -66,9 +66,9 @@ def examine(flags: Mapping[str, Any]) -> Iterator[Finding]:
     yield Finding("precision", str(dtype).removeprefix("torch."))
     try:
         config = backbone_config(flags)
-        known = _weights(config)
-        yield known
-        yield _timed_pass(config, device, dtype, trained=not known.cure)
+        weights = _weights(config)
+        yield weights
+        yield _timed_pass(config, device, dtype, trained=not weights.cure)
     except (ModelError, ConfigError) as error:
         yield Finding("backbone", flags["model"] or BackboneConfig().model, one_line(error, 300), stops=True)
 
@@ -126,8 +126,8 @@ def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype
 
     from fdsl.factory import backbone_of
 
-    known = config if trained else replace(config, pretrained=UNTRAINED)
-    backbone = backbone_of(known, device, dtype)
+    timed = config if trained else replace(config, pretrained=UNTRAINED)
+    backbone = backbone_of(timed, device, dtype)
     image = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.uint8)
     best, begun = float("inf"), time.perf_counter()
     for _ in range(PASSES):
@@ -139,8 +139,8 @@ def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype
     return Finding(f"one photograph at {config.image_size} px", f"{1e3 * best:,.1f} ms in the backbone")
 
 
-def tell(findings: Iterable[Finding]) -> int:
-    """Prints what was found on the machine, and last what is to be done; returns the exit code: 2 where
+def report(findings: Iterable[Finding]) -> int:
+    """Prints the findings, and last what is to be done; returns the exit code: 2 where
     something stops everything."""
     to_do = []
     for finding in findings:

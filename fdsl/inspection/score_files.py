@@ -24,8 +24,8 @@ from fdsl.api import AnomalyDetector, Prediction
 from fdsl.config.describe import detector_facts
 from fdsl.config.run_config import PredictionConfig
 from fdsl.inspection.coco_file import write_coco
-from fdsl.inspection.known_photographs import KnownPhotographs
 from fdsl.inspection.reading import Reading
+from fdsl.inspection.reference_copies import ReferenceCopies
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
     mask_name,
@@ -78,11 +78,13 @@ class Inspection:
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The inputs as they may be shown: without a password."""
+        """The inputs as they may be displayed: without a password."""
         return tuple(without_password(str(given)) for given in self.inputs)
 
-    def wants_picture_of(self, found: Prediction) -> bool:
-        return self.pictures == "all" or (self.pictures == "anomalous" and found.is_anomalous is not False)
+    def wants_picture_of(self, prediction: Prediction) -> bool:
+        return self.pictures == "all" or (
+            self.pictures == "anomalous" and prediction.is_anomalous is not False
+        )
 
     def config_of(self, detector: AnomalyDetector) -> PredictionConfig:
         """What config.json holds of it, with this detector."""
@@ -206,12 +208,12 @@ def _score_loaded(
     """The rows of what was read. `ahead`: a GPU may be given a batch before the one before it is done
     with."""
     on_gpu = detector.scorer.detector.backbone.device.type != "cpu"
-    for batch, found in _predicted(detector, batches, ahead and on_gpu):
+    for batch, predictions in _predicted(detector, batches, ahead and on_gpu):
         readable = _readable(batch)
         for item in readable:
             watch.look_at(item)
         yield from (_skipped(item, folder) for item in batch if item.reason)
-        for item, prediction in zip(readable, found):
+        for item, prediction in zip(readable, predictions):
             row = _stored(item, prediction, folder, wanted)
             watch.follow(row)
             yield row
@@ -240,12 +242,12 @@ def _predicted(
         return
     begun: tuple[list[Loaded], Arriving] | None = None
     for batch in chain(batches, [None]):
-        found = begun and (begun[0], begun[1]())
+        complete = begun and (begun[0], begun[1]())
         try:
             begun = (batch, _begin(detector, batch)) if batch else None
         finally:  # also where this batch is refused: the one before it is whole
-            if found:
-                yield found
+            if complete:
+                yield complete
 
 
 class Watch:
@@ -256,14 +258,14 @@ class Watch:
     def __init__(
         self, detector: AnomalyDetector, references: Sequence[str] = (), drift: Drift | None = None
     ) -> None:
-        self.sizes, self.known = detector.reference_sizes, KnownPhotographs(detector, references)
+        self.sizes, self.copies = detector.reference_sizes, ReferenceCopies(detector, references)
         self.drift, self._warned = drift, Counter[str]()
 
     def look_at(self, item: Loaded) -> None:
         """Looks at a photograph that was read."""
         if item.doubt:
             self._warn("doubt", item.doubt)
-        if item.photo is not None and (name := self.known.name_of(item.photo)):
+        if item.photo is not None and (name := self.copies.name_of(item.photo)):
             self._warn(
                 "copy",
                 f"{item.name} is one of the references ({name}): its score is that of a photograph it was "
@@ -290,44 +292,44 @@ def _skipped(item: Loaded, folder: Store | None) -> Row:
     return {"image": item.name, "error": item.reason}
 
 
-def _stored(item: Loaded, found: Prediction, folder: Store | None, wanted: Inspection) -> Row:
+def _stored(item: Loaded, prediction: Prediction, folder: Store | None, wanted: Inspection) -> Row:
     """A photograph's row, in the folder together with its maps and the pictures that are wanted of it."""
-    row = inspected_row(item.name, found)
+    row = inspected_row(item.name, prediction)
     if folder is not None and item.photo is not None:
         folder.give_way()
-        if wanted.wants_picture_of(found):
-            row["picture"] = draw(item.name, item.photo, found, folder.folder)
+        if wanted.wants_picture_of(prediction):
+            row["picture"] = draw(item.name, item.photo, prediction, folder.folder)
         if wanted.masks:
-            row["mask"] = write_mask(item.name, found, folder.folder)
+            row["mask"] = write_mask(item.name, prediction, folder.folder)
         if item.path is not None:
             row["path"] = os.path.abspath(item.path)
         if item.stamp is not None:
             row["file"] = item.stamp
-        folder.add(row, found.base_map, found.window_map)
+        folder.add(row, prediction.base_map, prediction.window_map)
     return row
 
 
-def inspected_row(name: str, found: Prediction) -> Row:
+def inspected_row(name: str, prediction: Prediction) -> Row:
     """A photograph's line of scores.jsonl; boxes and regions in its own pixels."""
-    return {**found.to_dict(), "image": name, "picture": None, "mask": None}
+    return {**prediction.to_dict(), "image": name, "picture": None, "mask": None}
 
 
-def draw(name: str, photo: Image.Image, found: Prediction, output: Path) -> str:
-    """Writes a photograph beside its heat map with the contour of what was found; returns its place in the
+def draw(name: str, photo: Image.Image, prediction: Prediction, output: Path) -> str:
+    """Writes a photograph beside its heat map with the contours of its regions; returns its place in the
     output folder."""
     place = picture_name(name)
     (output / place).parent.mkdir(exist_ok=True)
-    write_image(output / place, found.picture(photo, name))
+    write_image(output / place, prediction.picture(photo, name))
     return place
 
 
-def write_mask(name: str, found: Prediction, output: Path) -> str:
+def write_mask(name: str, prediction: Prediction, output: Path) -> str:
     """Writes the mask of a photograph's regions, white on black, at its own size; returns its place in the
     output folder."""
     place = mask_name(name)
     (output / place).parent.mkdir(exist_ok=True)
     written = BytesIO()
-    Image.fromarray(found.mask()).save(written, "PNG")
+    Image.fromarray(prediction.mask()).save(written, "PNG")
     write_bytes(output / place, written.getvalue())
     return place
 

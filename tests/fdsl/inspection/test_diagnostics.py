@@ -21,10 +21,10 @@ def found(*flags):
 
 def test_it_says_what_is_here():
     seen = found(*TINY, "--pretrained", "none", "--image-size", "64")
-    assert seen["torch"].found and not seen["torch"].stops
-    assert seen["device"].found.startswith("cpu") and "GPU" in seen["device"].cure
-    assert seen["precision"].found == "float32" and "random" in seen["weights of timm/test_vit"].found
-    milliseconds, _, what = seen["one photograph at 64 px"].found.partition(" ")
+    assert seen["torch"].observed and not seen["torch"].stops
+    assert seen["device"].observed.startswith("cpu") and "GPU" in seen["device"].cure
+    assert seen["precision"].observed == "float32" and "random" in seen["weights of timm/test_vit"].observed
+    milliseconds, _, what = seen["one photograph at 64 px"].observed.partition(" ")
     assert float(milliseconds.replace(",", "")) > 0 and what == "ms in the backbone"
     assert not any(finding.stops for finding in seen.values())
 
@@ -50,7 +50,7 @@ def test_missing_weights_have_a_cure_and_the_pass_is_timed_all_the_same(monkeypa
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     seen = found(*TINY, "--image-size", "64")
     assert "give --pretrained FILE" in seen["weights of timm/test_vit"].cure
-    assert "ms in the backbone" in seen["one photograph at 64 px"].found
+    assert "ms in the backbone" in seen["one photograph at 64 px"].observed
 
 
 def test_packages_beside_their_pins(tmp_path):
@@ -60,7 +60,7 @@ def test_packages_beside_their_pins(tmp_path):
     assert "tested with 0.1: pip install pytest==0.1" in other.line and not other.stops
     assert missing.line == "[stops] no-such-package: is missing, 1.2 is pinned"
     assert not any(one.stops for one in packages(ROOT / "requirements.txt"))
-    assert "installed as a package" in next(packages(tmp_path / "nothing")).found
+    assert "installed as a package" in next(packages(tmp_path / "nothing")).observed
 
 
 @pytest.mark.parametrize(

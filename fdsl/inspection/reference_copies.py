@@ -19,9 +19,9 @@ STEP = 16  # every so many pixels are compared first
 MOST = 500  # references that are looked at
 
 
-class KnownPhotographs:
-    """A detector's references by their pixels: copies under other names, and in other files of the same
-    pixels, are found too. Those that it carries, else the files `references` that were given."""
+class ReferenceCopies:
+    """A detector's references by their pixels, so that their copies are recognised under other names and in
+    other formats. The references that it carries, else the files `references` that were given."""
 
     def __init__(self, detector: AnomalyDetector, references: Sequence[str] = ()) -> None:
         self._names: dict[bytes, tuple[bytes, str]] = {}
