@@ -5,28 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 from data.inputs import Listed
 
 
-def write_list(file: IO[bytes], items: Iterable[Listed]) -> int:
+def write_list(file: Path, items: Iterable[Listed]) -> int:
     """Writes a line for each item; returns the number of those that are not done."""
     count = 0
-    for item in items:
-        count += not item.done
-        path = None if item.path is None else str(item.path)
-        file.write(json.dumps([item.name, path, item.reason, item.done]).encode() + b"\n")
-    file.flush()
+    with open(file, "wb") as lines:
+        for item in items:
+            count += not item.done
+            path = None if item.path is None else str(item.path)
+            lines.write(json.dumps([item.name, path, item.reason, item.done]).encode() + b"\n")
     return count
 
 
-def read_list(file: IO[bytes]) -> Iterator[Listed]:
+def read_list(file: Path) -> Iterator[Listed]:
     """The items that `write_list` wrote."""
-    file.seek(0)
-    for line in file:
-        name, path, *more = json.loads(line)
-        yield Listed(name, None if path is None else Path(path), *more)
+    with open(file, "rb") as lines:
+        for line in lines:
+            name, path, *more = json.loads(line)
+            yield Listed(name, None if path is None else Path(path), *more)
 
 
 def share_of(items: Iterable[Listed], batch_size: int, rank: int, size: int) -> Iterator[Listed]:

@@ -66,7 +66,7 @@ def _inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> To
         return emit(score(detector, wanted), as_json, keep_on=False)
     with locked(wanted.output / ".lock", str(wanted.output), "name another folder with --output"):
         config = wanted.config_of(detector)
-        folder = PredictionFolder(wanted.output, config, wanted.resume, wanted.keep_maps)
+        folder = PredictionFolder(wanted.output, config, wanted.resume)
         emit(score(detector, wanted, folder), as_json, keep_on=True)
         return finish(detector, folder, wanted.coco)
 

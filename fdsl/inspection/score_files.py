@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from PIL import Image
 
 from data.inputs import Listed, find_images
 from data.live import Frame, Source
-from data.manifest import read_list, write_list
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
 from fdsl.config.describe import detector_facts
@@ -133,15 +131,11 @@ def score(
         _go_on(drift, folder)
         yield from score_frames(detector, wanted, wanted.source, folder, watch)
         return
-    items = find_images(wanted.inputs, [] if folder is None else [folder.folder])
-    with tempfile.TemporaryFile() if folder is None else open(folder.list, "w+b") as file:
-        count = write_list(file, items if folder is None else folder.marked(items, detector.masks))
-        if folder is not None:
-            folder.keep_done()
-            how_to_continue("the same command with --resume goes on after the photographs that are done")
-        _go_on(drift, folder)
-        waiting = (item for item in read_list(file) if not item.done)
-        yield from score_items(detector, wanted, waiting, count, folder, watch)
+    count, items = None, find_images(wanted.inputs, [] if folder is None else [folder.folder])
+    if folder is not None:
+        count, items = folder.take_inputs(items, detector.masks), folder.waiting()
+    _go_on(drift, folder)
+    yield from score_items(detector, wanted, items, count, folder, watch)
 
 
 def _go_on(drift: Drift, folder: PredictionFolder | None) -> None:
@@ -154,11 +148,11 @@ def score_items(
     detector: AnomalyDetector,
     wanted: Inspection,
     items: Iterable[Listed],
-    count: int,
+    count: int | None,
     folder: Store | None,
     watch: Watch,
 ) -> Iterator[Row]:
-    """`score` of what was listed, `count` items."""
+    """`score` of what was listed, `count` items (None: it is not known how many)."""
     reading = wanted.reading
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None

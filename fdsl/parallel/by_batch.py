@@ -8,7 +8,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from data.inputs import find_images
-from data.manifest import read_list, share_of, write_list
+from data.manifest import read_list, share_of
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.score_files import Inspection, Watch, finish, score_items
 from fdsl.store.prediction_folder import LIST, PARTIAL, PredictionFolder, rank_journal
@@ -17,7 +17,6 @@ from utils.drift import Drift
 from utils.errors import ConfigError
 from utils.lock import locked
 from utils.log import only_from
-from utils.signals import how_to_continue
 from utils.world import World
 
 LOCK_CURE = "name another folder with --output"
@@ -44,11 +43,8 @@ def meeting_place(output: Path | None) -> Path:
 def _begin(detector: AnomalyDetector, wanted: Inspection, output: Path) -> PredictionFolder:
     """Prepares the output folder and the list of photographs; with `resume` those are marked that are
     done."""
-    folder = PredictionFolder(output, wanted.config_of(detector), wanted.resume, wanted.keep_maps)
-    with open(folder.list, "wb") as file:
-        write_list(file, folder.marked(find_images(wanted.inputs, [output]), detector.masks))
-    folder.keep_done()
-    how_to_continue("the same command with --resume goes on after the photographs that are done")
+    folder = PredictionFolder(output, wanted.config_of(detector), wanted.resume)
+    folder.take_inputs(find_images(wanted.inputs, [output]), detector.masks)
     return folder
 
 
@@ -56,13 +52,10 @@ def _score_own(detector: AnomalyDetector, wanted: Inspection, output: Path, worl
     """Scores this process's share of the list; the rows go to its own journal."""
     only_from(logging.INFO if world.is_first else logging.WARNING)
     watch = Watch(detector, wanted.references)
-    with (
-        open(output / PARTIAL / LIST, "rb") as file,
-        closing(rank_journal(output, world.rank, wanted.keep_maps)) as journal,
-    ):
-        turn = wanted.reading.batch_size, world.rank, world.size
-        count = sum(1 for _ in share_of(read_list(file), *turn))
-        own = share_of(read_list(file), *turn)
+    items, turn = output / PARTIAL / LIST, (wanted.reading.batch_size, world.rank, world.size)
+    with closing(rank_journal(output, world.rank, wanted.keep_maps)) as journal:
+        count = sum(1 for _ in share_of(read_list(items), *turn))
+        own = share_of(read_list(items), *turn)
         for _ in score_items(detector, wanted, own, count, journal, watch):
             pass
 

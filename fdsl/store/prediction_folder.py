@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from data.inputs import Listed
-from data.manifest import read_list
+from data.manifest import read_list, write_list
 from data.region_of_interest import MaskFolders
 from fdsl.config.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.journal import ROWS, SKIPPED, Journal, RowIndex, in_base64, line_of, maps_in, parsed, row_in
@@ -43,6 +43,7 @@ from utils.files import (
 from utils.log import warn
 from utils.options import as_stored
 from utils.score_rows import write_scores
+from utils.signals import how_to_continue
 
 logger = logging.getLogger("fdsl")
 MARKER = "predict"
@@ -63,14 +64,13 @@ class PredictionFolder:
     """An output folder that is being filled: `add` photograph by photograph, then `finish`.
 
     `resume` continues an earlier run with the same `config`; ConfigError for other settings. Without it an
-    earlier run's files are removed once the first photograph is scored. Maps are stored only with
-    `keep_maps`. ConfigError for a folder where files of others would be overwritten.
+    earlier run's files are removed once the first photograph is scored. Maps are stored where `config` says
+    so. ConfigError for a folder where files of others would be overwritten.
     """
 
-    def __init__(
-        self, folder: Path, config: PredictionConfig, resume: bool = False, keep_maps: bool = False
-    ) -> None:
-        self.folder, self.partial, self.keep_maps = Path(folder), Path(folder) / PARTIAL, keep_maps
+    def __init__(self, folder: Path, config: PredictionConfig, resume: bool = False) -> None:
+        self.folder, self.partial = Path(folder), Path(folder) / PARTIAL
+        self.list, self.keep_maps = self.partial / LIST, bool(config.save_maps)
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"--output {folder} is a file; name a folder.")
         others = [name for name in ("config.json", *FOLDERS, *WRITTEN) if (self.folder / name).exists()]
@@ -99,8 +99,7 @@ class PredictionFolder:
         (self.partial / SKIPPED).unlink(missing_ok=True)
         if began and not (self.partial / ROWS).exists() and (self.folder / "scores.jsonl").exists():
             self._take_up_results()
-        self.list = self.partial / LIST
-        self._earlier = RowIndex([self.partial, *_ranks(self.partial)], keep_maps)
+        self._earlier = RowIndex([self.partial, *_ranks(self.partial)], self.keep_maps)
         self._began, self._dropped = began, dict[str, dict]()  # rows of an earlier run by their names
 
     @cached_property
@@ -121,37 +120,40 @@ class PredictionFolder:
         with open(self.folder / "scores.jsonl", "rb") as rows, open(self.partial / ROWS, "wb") as journal:
             journal.writelines(line_of(row_in(row), of_row) for row, of_row in zip(rows, maps))
 
-    def marked(self, items: Iterable[Listed], masks: MaskFolders | None) -> Iterator[Listed]:
-        """The items, of which those are `done` whose photograph, with its mask of `masks`, an earlier run has
-        scored."""
-        for item in items:
-            done = item.path is not None and self._earlier.holds(item.name, item.path, masks)
-            yield item._replace(done=done)
+    def take_inputs(self, items: Iterable[Listed], masks: MaskFolders | None) -> int:
+        """Lists the items; returns how many are not done. An item is done where an earlier run has scored its
+        photograph, with the same mask of `masks`; all other rows are left out, with a warning."""
 
-    def keep_done(self) -> None:
-        """Leaves all rows out, with a warning, but those of `done` photographs of the list."""
+        def marked() -> Iterator[Listed]:
+            for item in items:
+                done = item.path is not None and self._earlier.holds(item.name, item.path, masks)
+                yield item._replace(done=done)
+
+        count = write_list(self.list, marked())
         self._dropped = {row["image"]: row for row in self._earlier.others()}
         if self._dropped or _ranks(self.partial):
-            self._join(self._earlier, (item.name for item in self._listed() if item.done))
+            self._join(self._earlier, (item.name for item in read_list(self.list) if item.done))
         warn([f"{name}: its row is left out, for the file has changed or is gone" for name in self._dropped])
         if self._earlier.done:
             logger.info("--resume: %d photograph(s) are done already", self._earlier.done)
+        how_to_continue("the same command with --resume goes on after the photographs that are done")
+        return count
+
+    def waiting(self) -> Iterator[Listed]:
+        """The listed items that are not done."""
+        return (item for item in read_list(self.list) if not item.done)
 
     def join_ranks(self) -> None:
         """Takes over the rows of all processes, in the order of the list; DataError, and they stay, where a
         photograph has neither a row nor a reason why it has none."""
         ranks = _ranks(self.partial)
         skipped = dict(entry for place in ranks for entry in _values(place / SKIPPED))
-        names = (item.name for item in self._listed() if item.path is not None)
+        names = (item.name for item in read_list(self.list) if item.path is not None)
         self._join(RowIndex([self.partial, *ranks], self.keep_maps), names, skipped)
         for name, reason in skipped.items():
             self.skip(name, reason)
         if any(self.rows()):
             self.give_way()
-
-    def _listed(self) -> Iterator[Listed]:
-        with open(self.list, "rb") as file:
-            yield from read_list(file)
 
     def _join(self, index: RowIndex, names: Iterable[str], without: Mapping[str, str] = {}) -> None:
         """Brings the rows of these names, and their maps, into one journal in this order; DataError where one

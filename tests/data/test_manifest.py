@@ -30,16 +30,14 @@ def test_photographs_and_what_there_is_to_say_come_in_one_stream(photographs):
 def test_the_inputs_are_walked_once(photographs, monkeypatch, tmp_path):
     walked, plain = [], inputs._entries
     monkeypatch.setattr(inputs, "_entries", lambda *given: walked.append(given[0]) or plain(*given))
-    with open(tmp_path / "list", "w+b") as file:
-        assert write_list(file, find_images([photographs])) == 9
-        assert list(read_list(file)) == list(read_list(file)) == list(find_images([photographs]))
+    assert write_list(tmp_path / "list", find_images([photographs])) == 9
+    assert list(read_list(tmp_path / "list")) == list(find_images([photographs]))
     assert len(walked) == 2
 
 
 def test_what_is_done_and_names_that_are_no_unicode_come_back(tmp_path):
     items = [Listed("a\\udc80.png", tmp_path / "a\udc80.png"), Listed("b", tmp_path / "b.png", done=True)]
-    with open(tmp_path / "list", "w+b") as file:
-        assert write_list(file, items) == 1 and list(read_list(file)) == items
+    assert write_list(tmp_path / "list", items) == 1 and list(read_list(tmp_path / "list")) == items
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 20])
