@@ -29,7 +29,7 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
 from data.datasets import Layout
 from data.listing import list_folders, list_images, unread_below
 from data.masks import is_mask_folder
-from data.parts import Masks, Reading, is_normal, note_loose_images, read_part
+from data.parts import CategoryReading, Masks, is_normal, note_loose_images, read_part
 from data.prepare import run_script
 from data.records import Catalogue, Record
 from utils.errors import DataError
@@ -97,9 +97,9 @@ def is_category(folders: list[str]) -> bool:
     return any(is_normal(name) or split_of(name) for name in folders)
 
 
-def read_category(root: Path, prefix: str, category: str) -> Reading:
+def read_category(root: Path, prefix: str, category: str) -> CategoryReading:
     """Read root/prefix ("" or "CATEGORY/"); the records' paths are relative to root."""
-    reading = Reading(category)
+    reading = CategoryReading(category)
     folders = list_folders(root / prefix)
     mask_folders = [f"{prefix}{name}" for name in folders if is_mask_folder(name)]
     splits = {name: split for name in folders if (split := split_of(name))}
@@ -140,7 +140,7 @@ def read_category(root: Path, prefix: str, category: str) -> Reading:
     return reading
 
 
-def _note_masks(reading: Reading, masks: Masks) -> None:
+def _note_masks(reading: CategoryReading, masks: Masks) -> None:
     """Adds what can be measured to the rules, and masks of no image to what is unused."""
     if reading.views:
         reading.unused.append(

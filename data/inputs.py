@@ -23,7 +23,7 @@ logger = logging.getLogger("fdsl")
 PREDICTIONS = "predict"  # `made_by` in the config.json of a folder that predict.py wrote,
 RENDERED = ("pictures", "masks", "contact_sheet.jpg")  # and its pictures there
 _warned: set[str] = set()
-Found = tuple[str, str]  # a path, and the reason why it cannot be read, "" for a photograph
+PathAndReason = tuple[str, str]  # a path, and the reason why it cannot be read, "" for a photograph
 
 
 class Listed(NamedTuple):
@@ -54,18 +54,18 @@ def find_images(inputs: Sequence[str | Path], without: Sequence[str | Path] = ()
         if is_camera(text):
             raise _missing(text)
         if os.path.isdir(text):
-            root, found = text, _walk(text, left_out)
+            root, paths = text, _walk(text, left_out)
         elif os.path.lexists(text):
-            root, found = os.path.dirname(text), _file(text)
+            root, paths = os.path.dirname(text), _file(text)
         elif _is_list(text):
-            root, found = os.path.dirname(text[1:]), _lines(text[1:])
+            root, paths = os.path.dirname(text[1:]), _lines(text[1:])
         elif glob.has_magic(text):
             root = _fixed_part(text)
             parts = os.path.relpath(text, root or ".").split(os.sep)
-            found = _match(root or ".", parts, left_out)
+            paths = _match(root or ".", parts, left_out)
         else:
             raise _missing(text)
-        for path, reason in found:
+        for path, reason in paths:
             if reason:
                 yield Listed(as_key(path), None, reason)
             elif not may_repeat or not _is_repeated(path, given_before):
@@ -84,7 +84,7 @@ def _is_list(text: str) -> bool:
     return text.startswith("@") and os.path.isfile(text[1:])
 
 
-def _lines(file: str) -> Iterator[Found]:
+def _lines(file: str) -> Iterator[PathAndReason]:
     """The files of a list, one on each line; an archive is replaced by its photographs."""
     try:
         with open(file, "rb") as content:
@@ -106,7 +106,7 @@ def _named(folder: str, line: str) -> str:
     return next((path for path in paths if os.path.lexists(path) or is_file(path)), paths[1])
 
 
-def _file(path: str) -> Iterator[Found]:
+def _file(path: str) -> Iterator[PathAndReason]:
     """The file itself, or the photographs in an archive."""
     refuse_compressed(path)
     if not is_archive(path):
@@ -176,7 +176,7 @@ def _fixed_part(pattern: str) -> str:
     return "".join(fixed)
 
 
-def _entries(folder: str) -> tuple[list[os.DirEntry], list[Found]]:
+def _entries(folder: str) -> tuple[list[os.DirEntry], list[PathAndReason]]:
     """A folder's visible entries in natural order; none, and the reason, where it cannot be read."""
     try:
         entries = visible_entries(folder)
@@ -186,7 +186,7 @@ def _entries(folder: str) -> tuple[list[os.DirEntry], list[Found]]:
     return others if len(others) < len(entries) and _holds_results(folder) else entries, []
 
 
-def _image(entry: os.DirEntry) -> Iterator[Found]:
+def _image(entry: os.DirEntry) -> Iterator[PathAndReason]:
     """The file, if it is a photograph, also of a format that is not read."""
     suffix = os.path.splitext(entry.name)[1].lower()
     reason = why_unread(suffix)
@@ -204,7 +204,7 @@ def _holds_results(folder: str) -> bool:
     return holds_results
 
 
-def _walk(folder: str, left_out: set[str], above: tuple[str, ...] = ()) -> Iterator[Found]:
+def _walk(folder: str, left_out: set[str], above: tuple[str, ...] = ()) -> Iterator[PathAndReason]:
     """Every image below `folder`, those of a folder before those of its folders. Links to a folder above are
     not followed."""
     real = os.path.realpath(folder)
@@ -222,7 +222,7 @@ def _walk(folder: str, left_out: set[str], above: tuple[str, ...] = ()) -> Itera
         yield from _walk(inner, left_out, (*above, real))
 
 
-def _match(folder: str, parts: list[str], left_out: set[str]) -> Iterator[Found]:
+def _match(folder: str, parts: list[str], left_out: set[str]) -> Iterator[PathAndReason]:
     """Every image below `folder` whose path matches the pattern's parts; `**`: any number of folders."""
     if os.path.realpath(folder) in left_out:
         return

@@ -30,7 +30,7 @@ UNNAMED = "defect"  # the kind of a defect that no folder names
 
 
 @dataclass
-class Reading:
+class CategoryReading:
     """How one category was read: its records, and as sentences the rules that applied and what is unused."""
 
     category: str
@@ -67,7 +67,7 @@ class Masks:
         return {*self.of_all.values(), *(path for kind in self.of_kind.values() for path in kind.values())}
 
 
-def read_part(root: Path, prefix: str, category: str, masks: Masks, reading: Reading) -> list[Record]:
+def read_part(root: Path, prefix: str, category: str, masks: Masks, reading: CategoryReading) -> list[Record]:
     """Records of the normal and defect folders in root/prefix, in natural order. Where there are only loose
     photographs with masks next to them: the records of these."""
     loose = list_images(root / prefix)
@@ -83,7 +83,7 @@ def read_part(root: Path, prefix: str, category: str, masks: Masks, reading: Rea
 
 
 def _records_in(
-    root: Path, place: str, defect: str, category: str, masks: Masks, reading: Reading
+    root: Path, place: str, defect: str, category: str, masks: Masks, reading: CategoryReading
 ) -> list[Record]:
     """Records of the photographs directly in root/place; `defect`: "" for normal ones."""
     names = list_images(root / place)
@@ -106,7 +106,7 @@ def _records_in(
 SAME_NAME = "a PNG next to a JPEG of its name in a defect's folder is its mask"
 
 
-def _with_own_mask(images: list[str], own: dict[str, str], place: str, reading: Reading) -> list[str]:
+def _with_own_mask(images: list[str], own: dict[str, str], place: str, reading: CategoryReading) -> list[str]:
     """The images that have a mask: where some views of a part have one, a view without may show no defect."""
     without = [name for name in images if name not in own]
     if without:
@@ -115,7 +115,7 @@ def _with_own_mask(images: list[str], own: dict[str, str], place: str, reading: 
     return [name for name in images if name in own]
 
 
-def _places(root: Path, folder: str, reading: Reading) -> list[tuple[str, str]]:
+def _places(root: Path, folder: str, reading: CategoryReading) -> list[tuple[str, str]]:
     """(folder of photographs, kind of defect, "" for normal ones) of a normal or defect folder: the folder
     itself, or where it holds only folders those below it."""
     name, top = folder.rpartition("/")[2], os.path.realpath(root / folder)
@@ -145,7 +145,7 @@ def _folders_with_images(root: Path, folder: str, above: tuple[str, ...]) -> lis
     return folders
 
 
-def _records_of_loose(root: Path, prefix: str, category: str, reading: Reading) -> list[Record]:
+def _records_of_loose(root: Path, prefix: str, category: str, reading: CategoryReading) -> list[Record]:
     """Records of the photographs directly in root/prefix with a mask next to them; a black mask means
     normal."""
     from data.images import open_mask
@@ -174,7 +174,7 @@ def _records_of_loose(root: Path, prefix: str, category: str, reading: Reading) 
     return sorted(records, key=lambda record: natural_key(record.image_path))
 
 
-def note_loose_images(root: Path, prefix: str, reading: Reading) -> None:
+def note_loose_images(root: Path, prefix: str, reading: CategoryReading) -> None:
     loose = list_images(root / prefix)
     if loose:
         reading.unused.append(
