@@ -53,7 +53,7 @@ ENOUGH = {  # where there is no place for one more upload of a kind
     "calibration": "are as many as this page holds; remove some, or use predict.py",
     "photographs": "are as many as this page holds; remove some, or use predict.py",
 }
-KINDS = tuple(ENOUGH)
+KINDS = {"references": "references", "calibration": "calibration images", "photographs": "photographs"}
 
 Uploads = Mapping[int, Upload]  # by their numbers
 
@@ -106,7 +106,6 @@ class Session:
         self.photographs: dict[int, Photograph] = {}
         self.progress = ""  # of what the detector is at
         self._count = 0
-        self._coming: dict[str, dict[int, bytes]] = {kind: {} for kind in KINDS}  # that are being received
         self._lock = RLock()  # what is here
         self._work = Lock()  # the detector
         self._take(detector.another(), [], detector.false_alarm_rate, self.usual)
@@ -206,8 +205,7 @@ class Session:
     def is_empty(self) -> bool:
         """Whether nothing was uploaded, so that nothing is lost when its visitor has to come again."""
         with self._lock:
-            uploads = (self.references, self.calibration, self.photographs)
-            return not any(uploads) and not any(self._coming.values())
+            return not (self.references or self.calibration or self.photographs)
 
     @property
     def ready(self) -> bool:
@@ -241,39 +239,29 @@ class Session:
     def _add(self, kind: str, given: Sequence[tuple[bytes, str]]) -> list[dict[str, Any]]:
         """`add` of several uploads (content, name): all of them or none."""
         uploads: dict[int, Any] = getattr(self, kind)
-        coming, received = dict[int, tuple[bytes, str]](), list[Upload]()
-        is_normal = kind != "photographs"
         most = self.limits.references if kind == "references" else self.limits.photographs
+        received: list[Upload] = []
         if kind == "references" and not self.takes_references:
             raise DataError("this method takes no references: add photographs to inspect")
-        try:
-            with self._lock:
-                if len(uploads) + len(self._coming[kind]) + len(given) > most:
-                    what = kind.replace("calibration", "calibration images")
-                    raise DataError(f"{most} {what} {ENOUGH[kind]}")
-                names = [*(one.name for one in uploads.values()), *(name for _, name in given)]
+        with self._lock:
+            if len(uploads) + len(given) > most:
+                raise DataError(f"{most} {KINDS[kind]} {ENOUGH[kind]}")
+            names = [*(one.name for one in uploads.values()), *(name for _, name in given)]
+            try:
                 for content, name in given:
-                    if is_normal:
-                        self._refuse_known(kind, content, name)
+                    if kind != "photographs":
+                        self._refuse_known(kind, content, name, received)
                     refuse_mask(name, names)
-                    number = self._next()
-                    coming[number], self._coming[kind][number] = (content, name), content
-            for number, (content, name) in coming.items():
-                received.append(receive(content, number, name, self.folder))
-            with self._lock:
-                for place, upload in enumerate(received):
-                    if not is_normal:
-                        name = unused_name(upload.name, [one.name for one in uploads.values()])
-                        received[place] = upload = Photograph(**(vars(upload) | {"name": name}))
-                    uploads[upload.number] = upload
-        except BaseException:
-            for upload in received:
-                upload.file.unlink(missing_ok=True)
-            raise
-        finally:
-            with self._lock:
-                for number in coming:
-                    del self._coming[kind][number]
+                    received.append(receive(content, self._next(), name, self.folder))
+            except BaseException:
+                for upload in received:
+                    upload.file.unlink(missing_ok=True)
+                raise
+            for place, upload in enumerate(received):
+                if kind == "photographs":
+                    name = unused_name(upload.name, [one.name for one in uploads.values()])
+                    received[place] = upload = Photograph(**(vars(upload) | {"name": name}))
+                uploads[upload.number] = upload
         return [self._row(one) if isinstance(one, Photograph) else _listed(one) for one in received]
 
     def take_as_reference(self, number: int) -> dict[str, Any]:
@@ -287,14 +275,15 @@ class Session:
         self._add("references", [*given, (photograph.file.read_bytes(), photograph.name)])
         return self.state()
 
-    def _refuse_known(self, kind: str, content: bytes, name: str) -> None:
-        """DataError for a normal image that is here already, or coming."""
+    def _refuse_known(self, kind: str, content: bytes, name: str, received: Iterable[Upload]) -> None:
+        """DataError for a normal image that is here already, or among those just `received`."""
         if kind == "calibration" and any(one.content == content for one in self.start.stored):
             raise DataError(f"{plain_name(name)}: is among the references already")
-        for kind, uploads in (("references", self.references), ("calibration images", self.calibration)):
-            is_coming = content in self._coming[kind.split()[0]].values()
-            if is_coming or any(holds(one, content) for one in uploads.values()):
-                raise DataError(f"{plain_name(name)}: is among the {kind} already")
+        here = {one: [*getattr(self, one).values()] for one in ("references", "calibration")}
+        here[kind] += received
+        for known, uploads in here.items():
+            if any(holds(one, content) for one in uploads):
+                raise DataError(f"{plain_name(name)}: is among the {KINDS[known]} already")
 
     def remove(self, number: int) -> None:
         """Forgets one upload of any kind; KeyError where there is none. Without references it is as it
@@ -369,7 +358,8 @@ class Session:
             if len(made) > 1:
                 self._judge_by(made[1].normal, made[1].threshold, rate, uploads[1])
 
-        self._without_removed((*KINDS[:2], "photographs" if compares else ""), fitted, take)
+        kinds = "references", "calibration", "photographs" if compares else ""
+        self._without_removed(kinds, fitted, take)
 
     def calibrate(self, rate: float = 0.01) -> None:
         """Takes the threshold for the target false-positive `rate` from the calibration images that are here
