@@ -11,12 +11,11 @@ from typing import IO, Any
 
 from deploy.results import CONFIG, ROWS, SKIPPED, TABLE, refuse_foreign
 from utils.errors import ConfigError
-from utils.files import as_cell, csv_cells, flush_to_disk, parsed_json, read_json, write_csv, write_json
-from utils.score_rows import BOX_COLUMNS, COLUMNS, cells_of, write_scores
+from utils.files import as_cell, csv_cells, flush_to_disk, read_json, write_csv, write_json
+from utils.score_rows import COLUMNS, cells_of, parsed_row, write_scores
 from utils.text import printable
 
 MADE_BY = "deploy/inspect.py --watch"
-NEEDED = {*COLUMNS} - {*BOX_COLUMNS}  # of a row
 SKIPPED_COLUMNS = ("image", "reason")
 
 
@@ -70,11 +69,8 @@ class Journal:
             yield from map(self._parsed, lines)
 
     def _parsed(self, line: str | bytes) -> dict[str, Any]:
-        try:
-            row = parsed_json(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict) or not NEEDED <= set(row):
+        row = parsed_row(line)
+        if row is None:
             raise ConfigError(
                 f"{printable(self.folder / ROWS)} line {self.count + 1} is no row of a photograph; name "
                 "another folder with --output, and keep this one."

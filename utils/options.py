@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache, wraps
 from types import UnionType
-from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from utils.errors import ConfigError
 from utils.text import in_words, one_line
@@ -319,7 +319,7 @@ def _take_out(kind: type[Stored], rest: dict[str, Any]) -> Stored:
         value = rest.pop(one.name)
         if inner is not None and value is not None:
             value = from_stored(inner, value)
-        elif "option" not in one.metadata and not _is_of(hint, value):
+        elif "option" not in one.metadata and not is_of(hint, value):
             raise ConfigError(f"{one.name} is {one_line(repr(value), 60)}, which is of another type")
         values[one.name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
@@ -331,20 +331,50 @@ def _hints_of(kind: type) -> list[tuple[Field, Any]]:
     return [(one, hints[one.name]) for one in fields(kind)]
 
 
-def _is_of(hint: Any, value: Any) -> bool:
-    """Whether a JSON value is of an annotated type; a tuple is stored as a list, a number is finite."""
+def is_of(hint: Any, value: Any) -> bool:
+    """Whether a JSON value is of an annotated type; a tuple is stored as a list, numbers are those of 64 bits
+    and finite, text can be a file's name, and a TypedDict has no other keys."""
+    return _check_of(hint)(value)
+
+
+@cache
+def _check_of(hint: Any) -> Callable[[Any], bool]:
     kind, parts = get_origin(hint), get_args(hint)
+    checks = [_check_of(part) for part in parts if part is not Ellipsis]
+    if is_typeddict(hint):
+        of_keys = {name: _check_of(part) for name, part in get_type_hints(hint).items()}
+        return lambda value: (
+            type(value) is dict
+            and hint.__required_keys__ <= value.keys() <= of_keys.keys()
+            and all(of_keys[name](one) for name, one in value.items())
+        )
     if kind in (Union, UnionType):
-        return any(_is_of(part, value) for part in parts)
+        return lambda value: any(check(value) for check in checks)
     if kind is dict:
-        return type(value) is dict and all(_is_of(parts[1], one) for one in value.values())
-    if kind is tuple and parts[-1] is not Ellipsis:
-        return type(value) is list and len(value) == len(parts) and all(map(_is_of, parts, value))
+        return lambda value: type(value) is dict and all(map(checks[1], value.values()))
+    if kind is tuple and Ellipsis not in parts:
+        return lambda value: (
+            type(value) is list
+            and len(value) == len(checks)
+            and all(check(one) for check, one in zip(checks, value))
+        )
     if kind in (list, tuple):
-        return type(value) is list and all(_is_of(parts[0], one) for one in value)
+        return lambda value: type(value) is list and all(map(checks[0], value))
     if hint is float:
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max
-    return type(value) is hint
+        return lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if hint is int:
+        return lambda value: type(value) is int and abs(value) <= sys.maxsize
+    if hint is str:
+        return lambda value: type(value) is str and _is_encodable(value)
+    return lambda value: type(value) is hint
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_stored_text(value: Any) -> bool:

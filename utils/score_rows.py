@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
-from utils.files import as_cell, write_csv
+from utils.files import as_cell, parsed_json, write_csv
+from utils.options import is_of
 
 LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MOST_PERCENTILE = 99.9  # that a few normal images can show
@@ -23,6 +24,70 @@ COLUMNS = (
     "boxes",
     "picture",
 )
+
+
+class BoxOfRow(TypedDict):
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    peak: float
+
+
+class RegionOfRow(BoxOfRow):
+    """See fdsl/regions.py."""
+
+    centroid: tuple[float, float]
+    major_axis: float
+    minor_axis: float
+    orientation: float
+    mean: float
+    outline: list[tuple[float, float]]
+
+
+class FileOfRow(TypedDict):
+    bytes: int
+    modified: int
+    digest: str
+
+
+class BareRow(TypedDict):
+    image: str
+    score: float
+    base_score: float
+    window_score: float | None
+    normal_percentile: float | None
+    threshold: float | None
+    anomalous: bool | None
+    reason: str | None
+    boxes: list[BoxOfRow]
+    width: int
+    height: int
+    grid: int
+    statistics: tuple[float, float, float] | None
+    picture: str | None
+
+
+class Row(BareRow, total=False):
+    """A line of scores.jsonl, as JSON holds it; `row_of` makes the keys that every row has."""
+
+    pixel_threshold: float | None
+    regions: list[RegionOfRow]
+    mask: str | None
+    path: str
+    file: FileOfRow
+    maps: str
+    check: str
+
+
+def parsed_row(text: str | bytes) -> dict[str, Any] | None:
+    """The row that a line holds; None for anything else."""
+    try:
+        row = parsed_json(text)
+    except ValueError:
+        return None
+    return row if is_of(Row, row) else None
 
 
 def row_of(name: str, prediction: Any) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,9 +21,17 @@ import numpy as np
 from data.region_of_interest import MaskFolders
 from utils.errors import DataError
 from utils.files import content_digest, flush_to_disk
+from utils.score_rows import parsed_row
 
 ROWS, SKIPPED = "rows.jsonl", "skipped.jsonl"
 CHECK = b', "check": "'  # before the last value of a row, the digest of what stands before
+
+# A row's files in the output folder; any other path could lie elsewhere.
+RENDERED = {
+    "picture": re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg"),
+    "mask": re.compile(r"masks/[A-Za-z0-9._-]+\.png"),
+}
+NEEDED = {"file", "regions"}  # of a row, besides what every row has
 
 
 class Journal:
@@ -127,15 +137,24 @@ def _complete_rows(file: Path, keep_maps: bool) -> Iterator[tuple[int, dict[str,
     with open(file, "rb+") as lines:
         for line in lines:
             row = parsed(line)
-            if (
-                row is None
-                or "file" not in row
-                or (keep_maps and row.get("maps") != _digest(_maps_part(line)))
-            ):
+            if row is None or not _is_whole(row) or (keep_maps and not _has_maps(row, _maps_part(line))):
                 break
             yield start, row
             start += len(line)
         lines.truncate(start)
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether a row has all that a photograph's has, and names no file but its own."""
+    return row.keys() >= NEEDED and all(
+        row.get(name) is None or places.fullmatch(row[name]) for name, places in RENDERED.items()
+    )
+
+
+def _has_maps(row: Mapping[str, Any], maps: bytes) -> bool:
+    """Whether maps in base64 are a row's."""
+    size = 4 * row["grid"] ** 2 * (1 if row["window_score"] is None else 2)
+    return row.get("maps") == _digest(maps) and len(maps) == 4 * math.ceil(size / 3)
 
 
 def line_of(row: bytes, maps: bytes = b"") -> bytes:
@@ -153,7 +172,7 @@ def parsed(line: bytes) -> dict[str, Any] | None:
     row = row_in(line)
     text, _, check = row.rpartition(CHECK)
     whole = line.endswith(b"\n") and check == _digest(text).encode() + b'"}'
-    return json.loads(row) if whole else None
+    return parsed_row(row) if whole else None
 
 
 def in_base64(base: np.ndarray, window: np.ndarray | None) -> bytes:

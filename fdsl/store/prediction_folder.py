@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -25,7 +24,18 @@ from data.inputs import Listed
 from data.manifest import read_list, write_list
 from data.region_of_interest import MaskFolders
 from fdsl.config.run_config import PredictionConfig, identity_of_prediction
-from fdsl.store.journal import ROWS, SKIPPED, Journal, RowIndex, in_base64, line_of, maps_in, parsed, row_in
+from fdsl.store.journal import (
+    RENDERED,
+    ROWS,
+    SKIPPED,
+    Journal,
+    RowIndex,
+    in_base64,
+    line_of,
+    maps_in,
+    parsed,
+    row_in,
+)
 from fdsl.store.maps import RunMaps, load_maps, save_maps
 from fdsl.store.totals import Totals, totals_of
 from models.features import ScoreMaps
@@ -52,11 +62,6 @@ OWNER = "made_by.json"  # marks .partial as predict.py's
 EARLIER = "earlier.jsonl"  # rows of interrupted runs whose pictures still exist
 LIST = "inputs.jsonl"  # the photographs in their order
 FOLDERS = ("pictures", "masks")
-# A row's files in the output folder; any other path could lie elsewhere.
-RENDERED = {
-    "picture": re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg"),
-    "mask": re.compile(r"masks/[A-Za-z0-9._-]+\.png"),
-}
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
 
 

@@ -10,7 +10,7 @@ import pytest
 from fdsl.api import AnomalyDetector
 from fdsl.store.journal import Journal, RowIndex, maps_in
 from tests.support.photographs import draw
-from tests.support.predictions import RUNTIME
+from tests.support.predictions import RUNTIME, stored_row
 from tests.support.small_runs import command
 from utils.errors import ConfigError, DataError
 from utils.files import stamp_of
@@ -96,7 +96,7 @@ def a_journal(folder, source, count, keep_maps=True):
     for number in range(count):
         name = f"{number}.png"
         draw(source / name, number)
-        row = {"image": name, "score": 0.5, "window_score": None, "grid": 2, "file": stamp_of(source / name)}
+        row = stored_row(name, file=stamp_of(source / name))
         journal.add(row, np.full((2, 2), number), None)
     journal.close()
     return (folder / "rows.jsonl").read_bytes().splitlines(keepends=True)

@@ -20,7 +20,7 @@ from fdsl.report import drawing
 from tests.support.constants import ROOT
 from tests.support.exported import exported_to
 from tests.support.photographs import draw, texture
-from tests.support.predictions import rows
+from tests.support.predictions import rows, stored_row
 from utils.errors import ConfigError, DataError
 from utils.hot_regions import upsample
 
@@ -231,10 +231,7 @@ def test_a_folder_that_is_gone_and_comes_back_repeats_nothing(watched):
 
 
 def row(name, size=1):
-    columns = ("score", "base_score", "window_score", "normal_percentile", "threshold", "anomalous", "reason")
-    values = dict.fromkeys(columns, 0.5)
-    stamp = {"bytes": size, "modified": 2, "digest": "3"}
-    return {"image": name, **values, "boxes": [], "picture": None, "file": stamp}
+    return stored_row(name, file={"bytes": size, "modified": 2, "digest": "3"})
 
 
 def test_a_journal_goes_on_and_lists_what_is_skipped_once(tmp_path):
@@ -249,7 +246,9 @@ def test_a_journal_goes_on_and_lists_what_is_skipped_once(tmp_path):
     assert rows(tmp_path / "out/skipped.csv") == [{"image": "./=b.png", "reason": "is empty"}]
 
 
-@pytest.mark.parametrize("line", ["[]", "{}", "no json", '{"image": 1}'])
+@pytest.mark.parametrize(
+    "line", ["[]", "{}", "no json", '{"image": 1}', json.dumps(stored_row("b.png", score="x"))]
+)
 def test_a_journal_refuses_what_is_no_row_and_what_is_not_its_own(tmp_path, line):
     with pytest.raises(ConfigError, match="rows of another detector .threshold"):
         for threshold in (1, 2):
