@@ -8,18 +8,18 @@ import numpy as np
 from utils.hot_regions import Box, Summit, boxes_of, is_reached, pixel_threshold_of
 
 
-def find_boxes(anomaly_map: np.ndarray, level: float | None = None) -> list[Box]:
+def find_boxes(anomaly_map: np.ndarray, threshold: float | None = None) -> list[Box]:
     """Boxes of the hot regions of an anomaly map (H,W), the hottest first: see `boxes_of`."""
-    return boxes_of(anomaly_map, level, summits, take)
+    return boxes_of(anomaly_map, threshold, summits, take)
 
 
-def mask_of(anomaly_map: np.ndarray, level: float | None) -> np.ndarray:
+def mask_of(anomaly_map: np.ndarray, threshold: float | None) -> np.ndarray:
     """(H,W) bool: the pixels of an anomalous photograph's regions, as fdsl.regions.mask_of has them."""
-    limit = pixel_threshold_of(anomaly_map, level)
+    limit = pixel_threshold_of(anomaly_map, threshold)
     if limit is None:
         return np.zeros(anomaly_map.shape, bool)
     mask = anomaly_map >= limit
-    if is_reached(anomaly_map, level):
+    if is_reached(anomaly_map, threshold):
         return mask
     own, highest = np.zeros_like(mask), int(anomaly_map.argmax())
     for row, start, stop in Runs(mask).region_of(*divmod(highest, anomaly_map.shape[1])):
@@ -27,9 +27,9 @@ def mask_of(anomaly_map: np.ndarray, level: float | None) -> np.ndarray:
     return own
 
 
-def summits(anomaly_map: np.ndarray, level: float) -> list[Summit]:
-    """The hottest pixel of each 8-connected region that reaches `level`."""
-    runs = Runs(anomaly_map >= level)
+def summits(anomaly_map: np.ndarray, threshold: float) -> list[Summit]:
+    """The hottest pixel of each 8-connected region that reaches `threshold`."""
+    runs = Runs(anomaly_map >= threshold)
     found: dict[int, Summit] = {}
     for region, (row, start, stop) in zip(runs.regions, runs.places):
         column = start + int(anomaly_map[row, start:stop].argmax())

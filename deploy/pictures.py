@@ -26,9 +26,11 @@ NAME_LENGTH = 40
 COLOURS, REST = heat_tables()
 
 
-def draw(photo: Image.Image, result: Result, scale: tuple[float, float], level: float | None) -> Image.Image:
+def draw(
+    photo: Image.Image, result: Result, scale: tuple[float, float], threshold: float | None
+) -> Image.Image:
     """The heat map and the contour of a result, over the RGB photograph and at its size. `scale`: map
-    values (low, high) from which on there is heat, and it is opaque; `level`: the pixel threshold."""
+    values (low, high) from which on there is heat, and it is opaque; `threshold`: the pixel threshold."""
     low, high = scale
     upsampled = upsample(result.patch_map, photo.height, photo.width)
     heights = (upsampled - low) * (255 / (TOP * (high - low)))
@@ -37,7 +39,7 @@ def draw(photo: Image.Image, result: Result, scale: tuple[float, float], level: 
     values = COLOURS.astype(np.float32)[shades] + (grey * REST[shades] / np.float32(255))[..., None]
     picture = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
     if result.is_anomalous is not False and not result.reason:
-        _outline(picture, Image.fromarray(mask_of(upsampled, level)).convert("L"))
+        _outline(picture, Image.fromarray(mask_of(upsampled, threshold)).convert("L"))
     return picture
 
 

@@ -10,14 +10,14 @@ import numpy as np
 from utils.hot_regions import Box, Summit, boxes_of
 
 
-def find_boxes(anomaly_map: np.ndarray, level: float | None = None) -> list[Box]:
+def find_boxes(anomaly_map: np.ndarray, threshold: float | None = None) -> list[Box]:
     """Boxes of the hot regions of an anomaly map (H,W), the hottest first: see `boxes_of`."""
-    return boxes_of(anomaly_map, level, _summits, _take)
+    return boxes_of(anomaly_map, threshold, _summits, _take)
 
 
-def _summits(anomaly_map: np.ndarray, level: float) -> Iterator[Summit]:
+def _summits(anomaly_map: np.ndarray, threshold: float) -> Iterator[Summit]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        (anomaly_map >= level).astype(np.uint8), connectivity=8
+        (anomaly_map >= threshold).astype(np.uint8), connectivity=8
     )
     for index in range(1, count):
         left, top, width, height = (int(stats[index, side]) for side in range(4))

@@ -75,17 +75,17 @@ class Photograph(Upload):
     prediction: Prediction | None = None
     _regions: tuple[Any, float | None, list[Region]] = None, None, []  # of a map, at a pixel threshold
 
-    def regions_at(self, level: float | None) -> list[Region]:
+    def regions_at(self, threshold: float | None) -> list[Region]:
         """Its regions at a pixel threshold, which are displayed where it is anomalous (the browser decides
         that). They take long, so they are stored."""
         prediction = self.prediction
         if prediction is None:
             return []
         patch_map, at, regions = self._regions
-        if patch_map is not prediction.patch_map or at != level:
+        if patch_map is not prediction.patch_map or at != threshold:
             # of a copy: its map is as large as the photograph, and is not stored
-            regions = replace(prediction, threshold=None, map_threshold=level).regions
-            self._regions = prediction.patch_map, level, regions
+            regions = replace(prediction, threshold=None, map_threshold=threshold).regions
+            self._regions = prediction.patch_map, threshold, regions
         return regions
 
 

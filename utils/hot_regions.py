@@ -32,30 +32,30 @@ class Box:
 
 def boxes_of(
     anomaly_map: np.ndarray,
-    level: float | None,
+    threshold: float | None,
     summits: Callable[[np.ndarray, float], Iterable[Summit]],
     take: Callable[[np.ndarray, np.ndarray, Summit], Box],
 ) -> list[Box]:
     """Boxes of the hot regions of an anomaly map (H,W), the hottest first.
 
-    A region is hot where the map reaches `level`, or without one half-way from its median to its maximum. A
-    map that nowhere reaches `level` has only the region of its maximum. A box bounds the pixels that are
-    8-connected with its hottest one above half-way from the map's median to that pixel's value: so boxes do
-    not depend on the level. No pixel belongs to two boxes. A box inside another one is merged into it, with
-    the pixels of both and the higher peak. A map without variation has no box.
+    A region is hot where the map reaches `threshold`, or without one half-way from its median to its
+    maximum. A map that nowhere reaches it has only the region of its maximum. A box bounds the pixels that
+    are 8-connected with its hottest one above half-way from the map's median to that pixel's value: so boxes
+    do not depend on the threshold. No pixel belongs to two boxes. A box inside another one is merged into it,
+    with the pixels of both and the higher peak. A map without variation has no box.
 
-    `summits(map, level)`: the hottest pixel of each 8-connected region that reaches the level.
+    `summits(map, threshold)`: the hottest pixel of each 8-connected region that reaches the threshold.
     `take(mask, free, summit)`: the box of the mask's region that holds the summit; takes it out of `free`.
     """
     peak, floor, most = float(anomaly_map.max()), float(np.median(anomaly_map)), MOST_BOXES
     if not peak > floor:
         return []
-    if level is not None and level > peak:
-        level, most = peak, 1
-    level = floor + HALF * (peak - floor) if level is None or level <= floor else level
+    if threshold is not None and threshold > peak:
+        threshold, most = peak, 1
+    threshold = floor + HALF * (peak - floor) if threshold is None or threshold <= floor else threshold
     boxes: list[Box] = []
     free, smallest = np.ones(anomaly_map.shape, bool), SMALLEST_SHARE * anomaly_map.size
-    hottest = sorted(summits(anomaly_map, level), key=lambda one: (-one[0], *one[1:]))[:MOST_SUMMITS]
+    hottest = sorted(summits(anomaly_map, threshold), key=lambda one: (-one[0], *one[1:]))[:MOST_SUMMITS]
     for value, row, column in hottest:
         if not free[row, column]:
             continue  # on the slope of a hotter one
