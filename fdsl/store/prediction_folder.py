@@ -98,9 +98,9 @@ class PredictionFolder:
         if not resume:
             self._set_aside()
         began = resume and stored is not None and not (self.partial / "config.json").exists()
-        write_json(
-            (self.folder if began else self.partial) / "config.json", {"made_by": MARKER, **as_stored(config)}
-        )
+        self._config = {"made_by": MARKER, **as_stored(config)}
+        if not began:
+            write_json(self.partial / "config.json", self._config)
         (self.partial / SKIPPED).unlink(missing_ok=True)
         if began and not (self.partial / ROWS).exists() and (self.folder / "scores.jsonl").exists():
             self._take_up_results()
@@ -243,6 +243,7 @@ class PredictionFolder:
             shutil.rmtree(self.partial, ignore_errors=True)
             return totals
         self.give_way()
+        write_json(self.folder / "config.json", self._config)
         for row in self.rows() if self._dropped else ():
             self._dropped.pop(row["image"], None)
         self._remove_pictures(self._dropped.values())
