@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from deploy.pictures import PICTURES
-from utils.errors import ConfigError
-from utils.files import (
-    as_cell,
-    flush_to_disk,
-    read_json,
-    remove_folder,
-    remove_leftovers,
-    write_csv,
-    write_json,
-)
+from utils.files import as_cell, flush_to_disk, remove_folder, remove_leftovers, write_csv, write_json
+from utils.output_folder import CONFIG, foreign, is_of, refuse_foreign
 from utils.score_rows import filled_columns, write_scores
-from utils.text import printable
 
 MARKER = "deploy/inspect.py"
 PARTIAL = ".partial-inspect"  # predict.py's own is called .partial
-CONFIG, ROWS, TABLE, SKIPPED = "config.json", "scores.jsonl", "scores.csv", "skipped.csv"
+ROWS, TABLE, SKIPPED = "scores.jsonl", "scores.csv", "skipped.csv"
 TEXT = {"encoding": "utf-8", "newline": ""}
 
 
@@ -40,7 +30,7 @@ class Folder:
         if os.path.lexists(self.partial):  # of a run that was interrupted
             remove_leftovers(self.partial / CONFIG)
             left = set(os.listdir(self.partial)) if self.partial.is_dir() else {PARTIAL}
-            if not left <= {*names} or left and not is_of(self.partial, MARKER):
+            if not left <= {*names} or left and not is_of(self.partial / CONFIG, MARKER):
                 raise foreign(folder, PARTIAL, MARKER)
             remove_folder(self.partial)
         write_json(self.partial / CONFIG, {"made_by": MARKER, **facts})
@@ -86,22 +76,3 @@ class Folder:
             with open(self.partial / SKIPPED, "w", **TEXT) as table:
                 write_csv(table, ("image", "reason"), self.skipped)
                 flush_to_disk(table)
-
-
-def is_of(folder: Path, made_by: str) -> bool:
-    """Whether a program wrote the config.json in a folder."""
-    stored = read_json(folder / CONFIG)
-    return isinstance(stored, dict) and stored.get("made_by") == made_by
-
-
-def refuse_foreign(folder: Path, names: Sequence[str], made_by: str) -> None:
-    """ConfigError for a folder with files of these names that another program wrote."""
-    others = [name for name in names if (folder / name).exists()]
-    if others and not is_of(folder, made_by):
-        raise foreign(folder, ", ".join(others), made_by)
-
-
-def foreign(folder: Path, what: str, made_by: str) -> ConfigError:
-    return ConfigError(
-        f"--output {printable(folder)} holds {what}, which {made_by} did not write; name another folder."
-    )

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from data.inputs import Listed
+from data.inputs import PREDICTIONS, Listed
 from data.manifest import read_list, write_list
 from data.region_of_interest import MaskFolders
 from fdsl.config.run_config import PredictionConfig, identity_of_prediction
@@ -52,11 +52,11 @@ from utils.files import (
 )
 from utils.log import warn
 from utils.options import as_stored
+from utils.output_folder import CONFIG, foreign, is_of, refuse_foreign
 from utils.score_rows import write_scores
 from utils.signals import how_to_continue
 
 logger = logging.getLogger("fdsl")
-MARKER = "predict"
 PARTIAL = ".partial"
 OWNER = "made_by.json"  # marks .partial as predict.py's
 EARLIER = "earlier.jsonl"  # rows of interrupted runs whose pictures still exist
@@ -78,29 +78,25 @@ class PredictionFolder:
         self.list, self.keep_maps = self.partial / LIST, bool(config.save_maps)
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"--output {folder} is a file; name a folder.")
-        others = [name for name in ("config.json", *FOLDERS, *WRITTEN) if (self.folder / name).exists()]
-        others = [] if _is_ours(self.folder / "config.json") else others
-        if others or not _is_ours_to_fill(self.partial):
-            raise ConfigError(
-                f"--output {folder} holds {', '.join(others) or PARTIAL}, which predict.py did not write; "
-                "name another folder."
-            )
+        refuse_foreign(self.folder, (CONFIG, *FOLDERS, *WRITTEN), PREDICTIONS)
+        if not _is_ours_to_fill(self.partial):
+            raise foreign(self.folder, PARTIAL, PREDICTIONS)
         stored = _stored_config(self.folder)
         if resume and stored is not None and (changed := _changed(stored, config)):
             raise ConfigError(
                 f"--resume: {folder} was made with another {changed}; leave --resume out to start anew."
             )
         self.partial.mkdir(parents=True, exist_ok=True)
-        write_json(self.partial / OWNER, {"made_by": MARKER})
-        remove_leftovers(*(self.folder / name for name in ("config.json", *WRITTEN)))
+        write_json(self.partial / OWNER, {"made_by": PREDICTIONS})
+        remove_leftovers(*(self.folder / name for name in (CONFIG, *WRITTEN)))
         for name in FOLDERS:
             remove_leftovers_in(self.folder / name)
         if not resume:
             self._set_aside()
-        began = resume and stored is not None and not (self.partial / "config.json").exists()
-        self._config = {"made_by": MARKER, **as_stored(config)}
+        began = resume and stored is not None and not (self.partial / CONFIG).exists()
+        self._config = {"made_by": PREDICTIONS, **as_stored(config)}
         if not began:
-            write_json(self.partial / "config.json", self._config)
+            write_json(self.partial / CONFIG, self._config)
         (self.partial / SKIPPED).unlink(missing_ok=True)
         if began and not (self.partial / ROWS).exists() and (self.folder / "scores.jsonl").exists():
             self._take_up_results()
@@ -184,7 +180,7 @@ class PredictionFolder:
 
         Only pictures that its rows name are removed: other files there belong to the user.
         """
-        waiting = self.partial / "config.json"
+        waiting = self.partial / CONFIG
         if self._began:
             return
         self._began = True
@@ -196,7 +192,7 @@ class PredictionFolder:
                 (self.folder / name).rmdir()
         for name in WRITTEN:
             (self.folder / name).unlink(missing_ok=True)
-        os.replace(waiting, self.folder / "config.json")
+        os.replace(waiting, self.folder / CONFIG)
 
     def _remove_pictures(self, rows: Iterable[dict]) -> None:
         for row in rows:
@@ -243,7 +239,7 @@ class PredictionFolder:
             shutil.rmtree(self.partial, ignore_errors=True)
             return totals
         self.give_way()
-        write_json(self.folder / "config.json", self._config)
+        write_json(self.folder / CONFIG, self._config)
         for row in self.rows() if self._dropped else ():
             self._dropped.pop(row["image"], None)
         self._remove_pictures(self._dropped.values())
@@ -291,12 +287,6 @@ class PredictionFolder:
         save_maps(self.folder / "maps.npz", run, fused(base, window), scores_of("score"))
 
 
-def _is_ours(config: Path) -> bool:
-    """Whether predict.py wrote a JSON file."""
-    stored = read_json(config)
-    return isinstance(stored, dict) and stored.get("made_by") == MARKER
-
-
 def _is_ours_to_fill(partial: Path) -> bool:
     """Whether predict.py may write to a folder: it is missing, empty, or predict.py's own."""
     if not os.path.lexists(partial):
@@ -304,13 +294,13 @@ def _is_ours_to_fill(partial: Path) -> bool:
     if not partial.is_dir() or partial.is_symlink():
         return False
     entries = [entry for entry in os.listdir(partial) if not LEFTOVER.fullmatch(entry)]
-    return not entries or _is_ours(partial / OWNER)
+    return not entries or is_of(partial / OWNER, PREDICTIONS)
 
 
 def _stored_config(folder: Path) -> dict[str, Any] | None:
     """The settings of the run in a folder; those of a run without a row yet come before an earlier run's."""
-    for config in (folder / PARTIAL / "config.json", folder / "config.json"):
-        if _is_ours(config):
+    for config in (folder / PARTIAL / CONFIG, folder / CONFIG):
+        if is_of(config, PREDICTIONS):
             return read_json(config)
     return None
 

@@ -315,7 +315,7 @@ def test_a_prediction_goes_on_wherever_it_runs_and_whatever_is_its_input():
         (replace(made, pictures="none"), False),
     ):
         assert (other.identity() == made.identity()) == same
-    assert identity_of_prediction({"made_by": "predict", **as_stored(made)}) == made.identity()
+    assert identity_of_prediction({"made_by": "predict.py", **as_stored(made)}) == made.identity()
 
 
 @pytest.mark.parametrize("gone", as_stored(FITTED))
