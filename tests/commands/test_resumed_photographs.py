@@ -201,7 +201,7 @@ def test_a_run_that_scores_nothing_keeps_the_results_of_the_run_before(
     if nothing == "broken":
         (tmp_path / "in/x.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="no photograph could be scored"):
-        run(detector, tmp_path / "in", tmp_path / "out", *more)
+        run(detector, f"{tmp_path}/in/.", tmp_path / "out", *more)  # config.json names it otherwise
     assert content(tmp_path / "out") == before
     assert "results of the run before" in logged() and "skipped.csv" not in logged()
     shutil.copy(photographs / "b.png", tmp_path / "in")
