@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.numbers import is_finite
-
 WINDOW = 50  # photographs that are looked at as a whole
 # How far the median of a window may lie outside what the references and the first window span, as a factor:
 # of brightness, contrast and sharpness. Light that is a fifth weaker or stronger lies outside, and so does a
@@ -55,14 +53,9 @@ class Drift:
     def follow(self, row: Mapping[str, Any]) -> list[str]:
         """`add` of the next photograph by its row (utils/score_rows.py), which may be one of an earlier
         process; one that cannot be judged, or has no statistics, does not count."""
-        try:
-            statistics = np.array(row.get("statistics"), float)
-        except (TypeError, ValueError):  # somebody changed it
+        if row["reason"] or row["statistics"] is None:
             return []
-        if row["reason"] or statistics.shape != (3,):
-            return []
-        percentile = row["normal_percentile"]
-        return self.add(row["image"], statistics, percentile if is_finite(percentile) else None)
+        return self.add(row["image"], np.array(row["statistics"]), row["normal_percentile"])
 
     def add(self, name: str, statistics: np.ndarray, percentile: float | None) -> list[str]:
         """Takes the next photograph, by its statistics, of which the first three count; returns what there is

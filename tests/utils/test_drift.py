@@ -69,9 +69,9 @@ def row(statistics, percentile=50.0, reason=None):
     return {"image": "a.png", "statistics": statistics, "normal_percentile": percentile, "reason": reason}
 
 
-@pytest.mark.parametrize("given", [None, [1, 2], "x", [1, "a", 3], {}, [[1, 2, 3]]])
-def test_rows_that_cannot_be_followed_do_not_count(given):
+def test_rows_that_cannot_be_judged_or_have_no_statistics_do_not_count():
     drift = Drift(REFERENCES, 2)
-    assert [drift.follow(one) for one in 9 * [row(given), row([1, 1, 1], reason="out of focus")]] == 18 * [[]]
-    rows = 2 * [row([100.0, 40.0, 5.0])] + 2 * [row([10.0, 40.0, 5.0], "high")]
+    for one in 9 * [row(None), row([1, 1, 1], reason="out of focus")]:
+        assert drift.follow(one) == []
+    rows = 2 * [row([100.0, 40.0, 5.0])] + 2 * [row([10.0, 40.0, 5.0], None)]
     assert len([sentence for one in rows for sentence in drift.follow(one)]) == 1
