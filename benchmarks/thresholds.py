@@ -13,7 +13,9 @@ is fitted with its defaults, and the test images are scored. Prints
   that is above 5 %. The prior of a product is that of the *other* products;
 - calibration images: all training images that are no references; in how many products the observed
   false-positive rate lies within the 95 % interval of such rates (beta-binomial) for the target;
-- the bulk: the normal test images and a tenth as many defective ones.
+- the bulk: the normal test images and a tenth as many defective ones;
+- how low scores are beside the lowest of a left-out reference: of test images, of near copies of a reference
+  (as JPEG, and with noise of two grey levels), and of a camera's failing frames (benchmarks/frames.py).
 
 Rows are added to --json as they come, and those that are there are not computed again.
 """
@@ -21,18 +23,22 @@ Rows are added to --json as they come, and those that are there are not computed
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.stats import betabinom
+from torch import Tensor
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.frames import failing
 from benchmarks.judges import AnomalyDino, Ours, computed
 from benchmarks.products import BATCH, Product, Row, grouped, products_parser, table
 from data.images import open_image
@@ -54,6 +60,7 @@ RATES = (0.01, 0.05)
 CALIBRATION_RATE = 0.1  # the products have 9 to 39 calibration images
 DEFECTS = 0.1  # of the batch whose bulk gives a threshold
 LEAST_RECALL = 0.05
+QUALITY, FRAME_NOISE = 75, 2  # of a near copy: of JPEG, and grey levels
 LEAST_PRODUCTS = 3  # of which one is left out
 PLACE = ("weights", "category")  # where each counts alike
 
@@ -61,7 +68,7 @@ PLACE = ("weights", "category")  # where each counts alike
 @dataclass(frozen=True)
 class Scored(Row):
     """known, peaks, kinds: what the references say (NormalScores). calibration, normal, defective: (image
-    score, highest map value) of calibration images and of test images."""
+    score, highest map value) of calibration images and of test images. near_copies, failing: image scores."""
 
     rotated: bool
     known: list[float]
@@ -70,6 +77,8 @@ class Scored(Row):
     calibration: list[list[float]]
     normal: list[list[float]]
     defective: list[list[float]]
+    near_copies: list[float]
+    failing: list[float]
 
     def tested(self, column: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores (column 0) or highest map values (1) of normal and of defective test images."""
@@ -80,6 +89,11 @@ class Scored(Row):
         kinds = np.array(self.kinds)
         kind = LEAVE_COPY_OUT if LEAVE_COPY_OUT in kinds else LEAVE_ONE_OUT
         return float(log_odds(np.array(values))[kinds == kind].mean())
+
+    def beside_lowest(self, values: Sequence[float]) -> np.ndarray:
+        """Image scores (n,), divided by the lowest one of a left-out reference."""
+        left_out = np.isin(self.kinds, (LEAVE_ONE_OUT, LEAVE_COPY_OUT))
+        return np.array(values) / np.array(self.known)[left_out].min()
 
     def scores(self, prior: Prior | None) -> NormalScores:
         return NormalScores(np.array(self.known), np.array(self.peaks), np.array(self.kinds), 0.0, prior)
@@ -94,8 +108,8 @@ def measured(judge: Ours, product: Product, records: Sequence[Record]) -> dict[s
     others = [record for record in product.train if record not in records]
     images = [open_image(product.root / record.image_path) for record in others]
     calibration = calibration_scores(judge.scorer, images, len(images), score)
-    maps, scores = zip(*map(judge, product.pixels(judge.side, judge.layout).split(BATCH)))
-    tested = np.stack([np.concatenate(scores), np.concatenate(maps).max((1, 2))], axis=1).astype(float)
+    tested = scored(judge, product.pixels(judge.side, judge.layout))
+    frames = failing(open_image(product.root / product.records[0].image_path))
     return {
         "rotated": rotations > 1,
         "known": known.scores.tolist(),
@@ -104,7 +118,24 @@ def measured(judge: Ours, product: Product, records: Sequence[Record]) -> dict[s
         "calibration": np.stack([calibration.scores, calibration.peaks], axis=1).tolist(),
         "normal": tested[~product.labels].tolist(),
         "defective": tested[product.labels].tolist(),
+        "near_copies": scored(judge, judge.scorer.to_batch(near_copies(photographs[0])))[:, 0].tolist(),
+        "failing": scored(judge, judge.scorer.to_batch(frames.values()))[:, 0].tolist(),
     }
+
+
+def scored(judge: Ours, pixels: Tensor) -> np.ndarray:
+    """Images (n,[1+T,]3,S,S) uint8 -> image scores and highest map values (n,2)."""
+    maps, scores = zip(*map(judge, pixels.split(BATCH)))
+    return np.stack([np.concatenate(scores), np.concatenate(maps).max((1, 2))], axis=1).astype(float)
+
+
+def near_copies(photo: Image.Image) -> Iterator[Image.Image]:
+    """An RGB photograph as JPEG, and as a next frame of a part at rest."""
+    stored = BytesIO()
+    photo.save(stored, "JPEG", quality=QUALITY)
+    yield Image.open(stored).convert("RGB")
+    noise = np.random.default_rng(0).normal(0, FRAME_NOISE, (photo.height, photo.width, 3))
+    yield Image.fromarray((np.asarray(photo) + noise).round().clip(0, 255).astype(np.uint8))
 
 
 def prior_of(rows: Sequence[Scored]) -> Prior:
@@ -184,6 +215,15 @@ def within_interval(rows: Sequence[Scored], column: int) -> str:
     return f"{inside} of {len(rows)}"
 
 
+def lowest_and_median(rows: Sequence[Scored], name: str) -> str:
+    """Of a kind of images, beside the lowest left-out reference."""
+    values = [getattr(row, name) for row in rows]
+    if name in ("normal", "defective"):
+        values = [[score for score, _ in of_row] for of_row in values]
+    ratios = np.concatenate([row.beside_lowest(of_row) for row, of_row in zip(rows, values)])
+    return f"{ratios.min():.2f}, {np.median(ratios):.2f}"
+
+
 def tables(rows: Sequence[Scored]) -> None:
     kinds = ["method", "rotated", "shots"]
     groups = {kind: (own, len({row.category for row in own})) for kind, own in grouped(rows, *kinds).items()}
@@ -215,6 +255,15 @@ def tables(rows: Sequence[Scored]) -> None:
         [
             [*kind, len(own), *(f"{rate:.0%}" for rate in of_samples(own, RATES[0]))]
             for kind, own in large.items()
+        ],
+    )
+    kinds_of_images = ("normal", "defective", "near_copies", "failing")
+    table(
+        "Image scores divided by the lowest one of a left-out reference: lowest, median.",
+        ["method", "shots", *kinds_of_images],
+        [
+            [*kind, *(lowest_and_median(own, name) for name in kinds_of_images)]
+            for kind, own in grouped(rows, "method", "shots").items()
         ],
     )
     table(

@@ -98,6 +98,8 @@ def test_thresholds_are_measured(datasets, backbone, tmp_path):
     assert [(row["shots"], row["seed"], row["rotated"]) for row in rows][:2] == [(1, 0, True), (1, 1, True)]
     assert len(rows) == 4 and all(row["known"] and row["calibration"] and row["normal"] for row in rows)
     assert "| plus" in printed and "map offset" in printed and "within their 95 % interval" in printed
+    assert "| plus" in printed.partition("divided by the lowest one of a left-out reference")[2]
+    assert all(min(row["near_copies"]) < min(min(row["failing"]), *row["known"]) for row in rows)
     assert printed_by(*words) == printed and len(file.read_text().splitlines()) == 4
 
 
