@@ -14,6 +14,7 @@ from pathlib import Path
 
 from utils.errors import ConfigError
 from utils.files import parsed_json
+from utils.signals import before_leaving
 
 try:
     import fcntl
@@ -23,6 +24,13 @@ except ImportError:  # Windows
 logger = logging.getLogger("fdsl")
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _held: set[str] = set()
+
+
+@before_leaving
+def remove_held() -> None:
+    """Removes the files of the locks that this process holds: an interruption ends it within their blocks."""
+    for name in list(_held):
+        Path(name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -41,9 +41,10 @@ def how_to_continue(sentence: str) -> None:
     _how_to_continue = sentence
 
 
-def before_leaving(action: Callable[[], object]) -> None:
+def before_leaving(action: Callable[[], object]) -> Callable[[], object]:
     """Registers an action for when an interruption ends the process; its errors are ignored."""
     _last_actions.append(action)
+    return action
 
 
 def command_line() -> str:

@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import signal
+import threading
 from types import SimpleNamespace
 
 import pytest
 
-from utils import lock
+from utils import lock, signals
 from utils.errors import ConfigError
 
 
@@ -42,3 +44,14 @@ def test_a_lock_file_of_any_content_is_taken(tmp_path):
         (tmp_path / ".lock").write_bytes(content)
         with lock.locked(tmp_path / ".lock", "it", "go"):
             pass
+
+
+def test_an_interruption_leaves_no_file_of_a_lock(tmp_path, monkeypatch):
+    assert lock.remove_held in signals._last_actions
+    codes = []
+    monkeypatch.setattr(signals, "_last_actions", [lock.remove_held])
+    monkeypatch.setattr(signals, "_leaving", threading.Lock())
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with lock.locked(tmp_path / ".lock", "it", "go"):
+        signals.leave(signal.SIGTERM)
+        assert codes == [143] and not (tmp_path / ".lock").exists()
