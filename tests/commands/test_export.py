@@ -98,7 +98,7 @@ def test_a_region_of_interest_is_in_the_graph(place, tiny_configs, tmp_path, win
     half = np.zeros((60, 80), np.uint8)
     half[:, :40] = 255
     Image.fromarray(half).save(tmp_path / "left.png")
-    encoder = {**BACKBONE_OPTIONS, "model_config": tiny_configs, "windows": windows, **CPU}
+    encoder = {**BACKBONE_OPTIONS, "model_config": tiny_configs, **vars(windows), **CPU}
     made = AnomalyDetector.from_backbone(roi=tmp_path / "left.png", **encoder)
     made.fit(place / "good", rotations=1)
     export_detector.export_detector(made, tmp_path / "part.onnx")
