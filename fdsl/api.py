@@ -465,25 +465,18 @@ class AnomalyDetector:
         self.threshold = labelled_threshold(scores, np.asarray(labels, bool))
 
     def learn_threshold_from_batch(
-        self, images: Photograph | Iterable[Photograph], false_alarm_rate: float = 0.01
+        self, images: Photograph | Iterable[Photograph] | Sequence[Prediction], false_alarm_rate: float = 0.01
     ) -> None:
         """Sets the threshold from the bulk of the input images, of which most are to be normal; of many, 200
-        are drawn. See `batch_threshold`. ConfigError for a rate outside 0 to 1 or too few photographs."""
+        are drawn. Their predictions, where they are there already, are taken as they are. See
+        `batch_threshold`. ConfigError for a rate outside 0 to 1 or too few photographs."""
         _require_rate(false_alarm_rate)
-        predictions = list(self.stream(standing_for_all(list(each_image(images)[0]))))
-        self.take_threshold_of_bulk(predictions, false_alarm_rate)
-
-    def take_threshold_of_bulk(
-        self, predictions: Sequence[Prediction], false_alarm_rate: float = 0.01
-    ) -> None:
-        """`learn_threshold_from_batch` from predictions that are there already."""
-        _require_rate(false_alarm_rate)
-        if not isinstance(predictions, Sequence) or not all(
-            isinstance(one, Prediction) for one in predictions
-        ):
-            raise ConfigError("predictions is no list of predictions; give what predict returned.")
-        scores = np.array([one.score for one in predictions])
-        peaks = np.array([one.patch_map.max() for one in predictions], np.float64)
+        if isinstance(images, list) and all(isinstance(one, Prediction) for one in images):
+            found = images
+        else:
+            found = list(self.stream(standing_for_all(list(each_image(images)[0]))))
+        scores = np.array([one.score for one in found])
+        peaks = np.array([one.patch_map.max() for one in found], np.float64)
         self.threshold = batch_threshold(scores, peaks, false_alarm_rate)
 
     @property

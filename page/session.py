@@ -459,7 +459,7 @@ class Session:
         other = self.detector.another()
         with self._lock:
             scored = [one.prediction for one in self.photographs.values() if one.prediction is not None]
-        other.take_threshold_of_bulk(scored, rate)
+        other.learn_threshold_from_batch(scored, rate)
         with self._lock:
             self._judge_by(self.detector.normal, other.threshold, rate)
 

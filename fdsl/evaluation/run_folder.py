@@ -52,7 +52,6 @@ class RunFolder:
     def __init__(self, results: Path, config: RunConfig) -> None:
         self.results, self.config = results, config
         self.path = _place_of(results, config)
-        self._ended_at: int | None = None
 
     @cached_property
     def finished(self) -> FinishedCategories:
@@ -66,16 +65,11 @@ class RunFolder:
     def missing(self) -> Literal["maps", "report", "nothing"]:
         """The results that the folder lacks of this run: all (its maps), only pictures and report, or
         nothing."""
-        self._ended_at = self._wrote_numbers_at()
         if not self._is_finished():
             return "maps"
         if self.config.pictures == 0 or (self.path / "report.html").is_file():
             return "nothing"
         return "report" if (self.path / "maps.npz").is_file() else "maps"
-
-    def ended_meanwhile(self) -> bool:
-        """Whether another process has finished the run since `missing` looked."""
-        return self._wrote_numbers_at() != self._ended_at and self._is_finished()
 
     def _is_finished(self) -> bool:
         """Whether the folder holds a complete run of this configuration, or of it in float32 because values
@@ -91,13 +85,6 @@ class RunFolder:
         elif other := _differences(before, now):
             self._warn_replaced(f"it has another {', '.join(other)}")
         return False
-
-    def _wrote_numbers_at(self) -> int | None:
-        """When the run in the folder wrote its numbers, nanoseconds; None where there are none."""
-        try:
-            return (self.path / "metrics.json").stat().st_mtime_ns
-        except OSError:
-            return None
 
     def _stored(self) -> RunConfig | None:
         """The configuration of the finished run in the folder, or None."""

@@ -41,7 +41,7 @@ def begin(
             return []
         for run in sorted(runs, key=lambda run: run.folder.path):
             held.enter_context(run.folder.locked())
-        begun = [run for run in runs if options.force or not run.folder.ended_meanwhile()]
+        begun = [run for run in runs if options.force or run.folder.missing() == "maps"]
         for run in begun:
             run.folder.begin(run.split, options.resume)
         if len(begun) > 1:

@@ -136,12 +136,6 @@ def test_calibration_images_that_are_not_there(made, value):
         made.calibrate(0.01, value)
 
 
-@pytest.mark.parametrize("value", [None, 1, "x", [1], object()])
-def test_predictions_that_are_none(made, value):
-    with pytest.raises(ConfigError, match="no list of predictions"):
-        made.take_threshold_of_bulk(value)
-
-
 def test_errors_name_the_argument(made):
     for refused, words in (
         (lambda: made.fit(5), "references are a int"),
