@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from tabulate import tabulate
@@ -61,14 +60,9 @@ def _warn_of_unlisted_categories(catalogue: Catalogue, root: Path) -> None:
 
 
 def describe_catalogue(catalogue: Catalogue, dataset: str) -> str:
-    """A table of image and mask counts per category, split and defect, with the dataset's official counts
-    where it has some."""
-    return table_of_counts(catalogue, layout_of(dataset).official)
-
-
-def table_of_counts(catalogue: Catalogue, official: Mapping[str, Counts]) -> str:
     """A table of image and mask counts per category, split and defect; a column compares them with the
-    `official` ones, if any: "complete" or "n of m"."""
+    dataset's official ones, if any: "complete" or "n of m"."""
+    official = layout_of(dataset).official
     rows = []
     for category in catalogue.categories:
         counts = official.get(category)

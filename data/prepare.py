@@ -4,7 +4,7 @@ import inspect
 import sys
 from pathlib import Path
 
-from data.catalogue import table_of_counts
+from data.catalogue import describe_catalogue
 from data.check import check_catalogue
 from data.datasets import Layout
 from data.meta import write_meta
@@ -54,7 +54,7 @@ def run_script(
     except DataError as error:
         put_line(f"data/{layout.name}.py: {error}", sys.stderr)
         return 2
-    put_line(table_of_counts(catalogue, layout.official))
+    put_line(describe_catalogue(catalogue, layout.name))
     try:
         problems = check_catalogue(
             catalogue, not options.quick, need_masks=layout.needs_masks, progress=sys.stderr.isatty()
