@@ -6,6 +6,8 @@ on products that they were not measured on.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fdsl.thresholds.threshold import Prior
 from models.detector import Detector
 from utils.config import MethodConfig
@@ -24,7 +26,7 @@ PRIORS: dict[tuple[str, bool], dict[int, Prior]] = {
 def prior_of(detector: Detector, image_score: str, references: int, rotations: int) -> Prior | None:
     """The prior for that number of references; None where nothing was measured: with another image score,
     local windows, text or mutual scoring, or without one of the method's components."""
-    options = detector.method.options
+    options = replace(detector.method.options, grey_range=None)  # it makes photographs what they were
     if image_score != "max" or detector.windows is not None or options != MethodConfig(options.use_nam):
         return None
     priors = PRIORS.get((detector.method.name, rotations > 1), {})

@@ -19,12 +19,12 @@ def normalised(image):
 
 @pytest.fixture
 def make(tiny_configs):
-    def made(references, **given):
+    def made(references, false_alarm_rate=0.01, method="nearest", grey_range=None):
         detector = AnomalyDetector.from_backbone(
             model="ViT-tiny-test", pretrained="none", layers=(1, 3), image_size=64, device="cpu",
-            precision="fp32", model_config=tiny_configs, method="nearest",
+            precision="fp32", model_config=tiny_configs, method=method, grey_range=grey_range,
         )  # fmt: skip
-        detector.fit(references, **given)
+        detector.fit(references, false_alarm_rate=false_alarm_rate)
         return detector
 
     return made
@@ -76,3 +76,13 @@ def test_images_of_more_than_eight_bits_in_memory_are_stored_as_they_are(make):
     grown.add_references(images[2], false_alarm_rate=None)
     assert grown.grey == whole.grey
     assert found_by(grown, images) == found_by(whole, images)
+
+
+@pytest.mark.parametrize("product", ["gear", "leather"])
+def test_with_a_range_that_is_given_floats_have_the_threshold_of_eight_bits(make, product):
+    drawn = [normal_image(product, "train", 0, number)[..., 0] for number in range(3)]
+    floats = [Image.fromarray((one.astype(np.float32) - 91.7) / 42.5) for one in drawn]
+    eight = make(drawn[:2], method="plus")
+    given = make(floats[:2], method="plus", grey_range=f"{-91.7 / 42.5}:{(255 - 91.7) / 42.5}")
+    assert given.normal.prior is not None and given.threshold == eight.threshold
+    assert found_by(given, floats) == found_by(eight, drawn)
