@@ -18,7 +18,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from models.encoding_cache import Encoder
+from models.encoder import Encoder
 from models.features import Features, Sizes, Views
 from models.matching.candidates import UNRESTRICTED, Matching, window_matching
 from models.method import Memory, Method

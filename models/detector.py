@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE, Backbone
 from models.branches import AtOnce, Tiles, WholeImages, Windows, windows_of
-from models.encoding_cache import EncodedOnce, Encoder
+from models.encoder import KEPT_BYTES, Encoder
 from models.features import Features, FinalMaps, ScoreMaps, Views, views_of
 from models.matching.candidates import Matching
 from models.method import Memories, Memory, Method, Seen
@@ -65,6 +65,7 @@ class Detector(nn.Module):
                 f"{len(backbone.layers)} of width {backbone.width}: use the backbone they were trained on."
             )
         self.backbone, self.method = backbone, method.to(backbone.device).eval()
+        self.encode = Encoder(backbone)
         self.image_size, self.settings, self.grid = image_size, windows, backbone.grid(image_size)
         default = WINDOW_CHUNK_PATCHES["cpu"]
         self.at_once = at_once or AtOnce(WINDOW_CHUNK_PATCHES.get(backbone.device.type, default))
@@ -72,25 +73,19 @@ class Detector(nn.Module):
         self.windows: Windows | None = windows_of(windows, self.grid, backbone.patch_size, self.at_once)
         self.layout: TileLayout | None = None
         self.memories = Memories()
-        self.once: EncodedOnce | None = None
         self.roi: Tensor | None = None  # (S,S) uint8, 255 where the photograph is evaluated; None: everywhere
         self.counting: dict[tuple[int, int], Tensor] = {}  # of grids of patches: which count
         self.directions: dict[str, Tensor] = {}  # category -> the directions (2,D) of its own words
-
-    @property
-    def encode(self) -> Encoder:
-        """The backbone's `encode`; once for what comes again while `encoding_once`."""
-        return Encoder(self.backbone, self.once)
 
     @contextmanager
     def encoding_once(self) -> Iterator[None]:
         """Within it a batch that comes again, to this detector or to one `without` a reference, is encoded
         once."""
-        self.once = EncodedOnce(self.backbone.encode)
+        before, self.encode = self.encode, Encoder(self.backbone, KEPT_BYTES)
         try:
             yield
         finally:
-            self.once = None
+            self.encode = before
 
     @torch.no_grad()
     def forward(self, images: Tensor, match: Matching | None = None) -> ScoreMaps:
@@ -261,7 +256,7 @@ class Detector(nn.Module):
         """A detector of the same backbone and settings, or with other `windows`, of another method and its
         memories."""
         other = Detector(self.backbone, method, self.image_size, windows or self.settings, self.at_once)
-        other.once, other.directions = self.once, self.directions
+        other.encode, other.directions = self.encode, self.directions
         other.layout, other.roi, other.counting = self.layout, self.roi, self.counting
         other.memories = memories or Memories()
         return other
@@ -363,7 +358,7 @@ class Detector(nn.Module):
         """Takes less memory from now on: what was encoded is forgotten, or half as many windows are encoded
         at once. False where it is one window already, there are none, or they have fewer patches than so
         many whole images that are encoded at once."""
-        if self.once is not None and self.once.forget():
+        if self.encode.forget():
             logger.warning("Out of memory: going on without what was encoded before.")
             return True
         return self.windows is not None and self.windows.halve(images * self.whole.tokens)

@@ -17,7 +17,7 @@ from typing import ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.encoding_cache import Encoder
+from models.encoder import Encoder
 from models.features import Features, FinalMaps, ScoreMaps, Sizes
 from models.matching.candidates import UNRESTRICTED, Matching
 from models.matching.memory_bank import MemoryBank

@@ -22,7 +22,7 @@ from fdsl.factory import build_detector
 from fdsl.inspection.reading import Reading
 from fdsl.scoring import NotFinite, Scorer
 from models.detector import Detector
-from models.encoding_cache import EncodedOnce
+from models.encoder import Encoder
 from utils.device import worker_count
 from utils.limits import AUTO_TILES, MOST_TILES
 from utils.log import progress, warn
@@ -131,14 +131,14 @@ def _most_tiles(tiles: int) -> int:
 @contextlib.contextmanager
 def _encoding_once(detectors: Sequence[Detector], most: int) -> Iterator[None]:
     """Within it the detectors share what each of them encodes, references included, up to `most` bytes."""
-    once = EncodedOnce(detectors[0].backbone.encode, most)
+    shared = Encoder(detectors[0].backbone, most)
     for detector in detectors:
-        detector.once = once
+        detector.encode = shared
     try:
         yield
     finally:
         for detector in detectors:
-            detector.once = None
+            detector.encode = Encoder(detector.backbone)
 
 
 class SinglePass:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.encoding_cache import Encoder
+from models.encoder import Encoder
 from models.features import Features, FinalMaps, ScoreMaps, Sizes
 from models.matching.candidates import UNRESTRICTED, Matching
 from models.method import Memories, Memory, Method, Seen

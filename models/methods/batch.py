@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.encoding_cache import Encoder
+from models.encoder import Encoder
 from models.features import Features
 from models.matching.candidates import UNRESTRICTED, Matching
 from models.method import Memories, Method, Seen, mean_of_highest

@@ -39,7 +39,7 @@ import fdsl.training.batches as training_batches
 import fdsl.training.step as training_step
 import models.backbones.cpu_attention as cpu_attention
 import models.branches
-import models.encoding_cache
+import models.encoder
 import models.matching.candidates as candidates
 import models.matching.memory_bank as memory_bank
 import models.methods.batch as batch
@@ -75,7 +75,7 @@ MAY_WAIT = {
     "models/backbones/open_clip.py:OpenClipBackbone.position_table",  # once for each size
 }
 MAY_CROSS = {
-    "models/encoding_cache.py:Encoder.moved": TO_DEVICE,  # a batch of pixels
+    "models/encoder.py:Encoder.moved": TO_DEVICE,  # a batch of pixels
     "models/backbones/open_clip.py:OpenClipBackbone.position_table": TO_DEVICE,  # once for each size
     "models/methods/batch.py:BatchMemory.tokens_for": TO_DEVICE,  # once for all batches
     "models/views/sliding_windows.py:WindowGrid.seen_in": TO_DEVICE,  # once, or of the windows that pay
@@ -360,7 +360,7 @@ FAULTS = [
         "nearest windows one reference",
     ),
     Fault(training_batches, "sent", 'device.type == "cuda"', "False", "one training step"),
-    Fault(models.encoding_cache, "sent", 'device.type == "cuda"', "False", "plus tiles, masks"),
+    Fault(models.encoder, "sent", 'device.type == "cuda"', "False", "plus tiles, masks"),
     Fault(
         memory_bank.MemoryBank,
         "index",

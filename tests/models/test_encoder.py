@@ -5,21 +5,24 @@ import torch
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
-from models import encoding_cache
-from models.encoding_cache import EncodedOnce
+from models import encoder
+from models.encoder import Encoder
 from models.features import EMBEDDING, RAW_TOKENS, views_of
 from tests.support.predictions import BACKBONE_OPTIONS
 from tests.support.tokens import noise
 
+MOST = 2**30  # bytes
 
-def test_a_batch_is_known_by_all_its_values(tiny_backbone):
-    asked = []
+
+def test_a_batch_is_known_by_all_its_values(tiny_backbone, monkeypatch):
+    asked, plain = [], tiny_backbone.encode
 
     def encode(images, want=frozenset(), side=None):
         asked.append((images.shape, want))
-        return tiny_backbone.encode(images, want, side)
+        return plain(images, want, side)
 
-    once = EncodedOnce(encode)
+    monkeypatch.setattr(tiny_backbone, "encode", encode)
+    once = Encoder(tiny_backbone, MOST)
     images = noise(2, 3, 32, 32)
     first = once(images)
     assert once(images.clone()).tokens is first.tokens and len(asked) == 1
@@ -33,31 +36,31 @@ def test_a_batch_is_known_by_all_its_values(tiny_backbone):
 
 
 def test_the_tensor_that_came_last_is_not_looked_at_again(tiny_backbone, monkeypatch):
-    looked, digest = [], encoding_cache._digest
-    monkeypatch.setattr(encoding_cache, "_digest", lambda images: looked.append(images) or digest(images))
-    once, cpu = EncodedOnce(tiny_backbone.encode), torch.device("cpu")
+    looked, digest = [], encoder._digest
+    monkeypatch.setattr(encoder, "_digest", lambda images: looked.append(images) or digest(images))
+    once = Encoder(tiny_backbone, MOST)
     pixels = noise(2, 3, 3, 32, 32)
-    there = once.moved(pixels, cpu)
-    assert len(looked) == 6 and once.moved(pixels, cpu) is there
+    there = once.moved(pixels)
+    assert len(looked) == 6 and once.moved(pixels) is there
     assert once(there[:, 0]).tokens is once(there[:, 0]).tokens and len(looked) == 6
     assert not torch.equal(once(255 - pixels[:, 0]).tokens, once(there[:, 0]).tokens) and len(looked) == 8
 
 
 def test_images_with_masks_are_looked_at_once_too(tiny_backbone, monkeypatch):
-    looked, digest = [], encoding_cache._digest
-    monkeypatch.setattr(encoding_cache, "_digest", lambda images: looked.append(images) or digest(images))
-    once = EncodedOnce(tiny_backbone.encode)
-    there = views_of(once.moved(noise(2, 3, 4, 32, 32), torch.device("cpu")))
+    looked, digest = [], encoder._digest
+    monkeypatch.setattr(encoder, "_digest", lambda images: looked.append(images) or digest(images))
+    once = Encoder(tiny_backbone, MOST)
+    there = views_of(once.moved(noise(2, 3, 4, 32, 32)))
     once(there.whole)
-    once.of(there.tiles, (), lambda: there.tiles.flatten(0, 1), frozenset())
+    once.crops(there.tiles, (), lambda: there.tiles.flatten(0, 1), frozenset())
     assert len(looked) == 6
 
 
 def test_windows_are_known_without_being_cut(tiny_backbone):
-    once, image, cut = EncodedOnce(tiny_backbone.encode), noise(3, 32, 32), []
+    once, image, cut = Encoder(tiny_backbone, MOST), noise(3, 32, 32), []
 
     def of(image, *which):
-        return once.of(
+        return once.crops(
             image, which, lambda: cut.append(which) or image[None, :, : 8 * which[0], :16], frozenset()
         )
 
@@ -69,7 +72,7 @@ def test_windows_are_known_without_being_cut(tiny_backbone):
 
 
 def test_what_it_holds_is_forgotten_where_memory_is_short(tiny_backbone):
-    once = EncodedOnce(tiny_backbone.encode)
+    once = Encoder(tiny_backbone, MOST)
     assert not once.forget()
     once(noise(1, 3, 32, 32))
     assert once.forget() and not once.forget() and not once.cached
@@ -80,7 +83,7 @@ def test_what_it_holds_is_forgotten_where_memory_is_short(tiny_backbone):
 def test_no_more_is_kept_than_may_be(tiny_backbone):
     images = noise(5, 1, 3, 32, 32)
     size = tiny_backbone.encode(images[0]).tokens.numel() * 4
-    once = EncodedOnce(tiny_backbone.encode, most=2 * size)
+    once = Encoder(tiny_backbone, most=2 * size)
     for image in images:
         once(image)
         assert once.held == sum(part.tokens.numel() * 4 for part, _ in once.cached.values()) <= 2 * size
@@ -108,9 +111,9 @@ def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monke
             "encode",
             lambda images, want, side: passes.append(len(images)) or encode(images, want, side),
         )
-        monkeypatch.setattr("models.detector.EncodedOnce", lambda plain: EncodedOnce(plain, at_most))
+        monkeypatch.setattr("models.detector.KEPT_BYTES", at_most)
         made.fit(photo, rotations=1)
-        assert made.scorer.detector.once is None
+        assert not made.scorer.detector.encode.most
         return sum(passes), made
 
     (often, plain), (seldom, once) = fitted(0), fitted(2**30)
