@@ -32,6 +32,7 @@ from data.masks import is_mask_folder
 from data.parts import CategoryReading, Masks, is_normal, note_loose_images, read_part
 from data.prepare import run_script
 from data.records import Catalogue, Record
+from utils.command import run_command
 from utils.errors import DataError
 from utils.text import natural_key, printable
 
@@ -170,4 +171,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

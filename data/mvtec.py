@@ -15,6 +15,7 @@ from data import folder
 from data.datasets import Layout
 from data.prepare import run_script
 from data.records import Catalogue
+from utils.command import run_command
 
 # Normal training, normal test and anomalous test images (Bergmann et al., CVPR 2019, table 1).
 OFFICIAL_COUNTS = {
@@ -51,4 +52,4 @@ def scan(root: str | Path) -> Catalogue:
 LAYOUT = Layout("mvtec", scan, OFFICIAL_COUNTS)
 
 if __name__ == "__main__":
-    sys.exit(run_script(LAYOUT, Path(__file__).with_suffix(""), __doc__))
+    run_command(lambda _: run_script(LAYOUT, Path(__file__).with_suffix(""), __doc__))

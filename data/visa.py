@@ -19,6 +19,7 @@ from data.listing import list_folders, list_images, unread_below
 from data.meta import SPLITS, checked_name, checked_path
 from data.prepare import run_script
 from data.records import Catalogue, Record
+from utils.command import run_command
 from utils.errors import DataError
 from utils.text import decoded, natural_key, printable
 
@@ -160,4 +161,4 @@ def _read_row(row: dict, where: str) -> tuple[str, Record]:
 LAYOUT = Layout("visa", scan, OFFICIAL_COUNTS)
 
 if __name__ == "__main__":
-    sys.exit(run_script(LAYOUT, Path(__file__).with_suffix(""), __doc__))
+    run_command(lambda _: run_script(LAYOUT, Path(__file__).with_suffix(""), __doc__))

@@ -64,3 +64,11 @@ def test_a_closed_standard_error_does_not_put_the_log_into_the_rows(place, detec
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, stdout=subprocess.PIPE)
     rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert done.returncode == 0 and len(rows) == 5
+
+
+@pytest.mark.parametrize("streams", ["1>&- 2>&-", "2>/dev/full", "1>/dev/full"])
+@pytest.mark.parametrize("script", ["folder", "mvtec", "visa"])
+def test_the_check_of_a_dataset_ends_with_2_wherever_its_streams_lead(tmp_path, script, streams):
+    line = f"'{sys.executable}' '{ROOT}/data/{script}.py' '{tmp_path}' {streams}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stdout + done.stderr
