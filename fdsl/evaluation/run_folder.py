@@ -65,39 +65,26 @@ class RunFolder:
     def missing(self) -> Literal["maps", "report", "nothing"]:
         """The results that the folder lacks of this run: all (its maps), only pictures and report, or
         nothing."""
-        if not self._is_finished():
+        complete, _ = self._compared()
+        if not complete:
             return "maps"
         if self.config.pictures == 0 or (self.path / "report.html").is_file():
             return "nothing"
         return "report" if (self.path / "maps.npz").is_file() else "maps"
 
-    def _is_finished(self) -> bool:
+    def _compared(self) -> tuple[bool, str]:
         """Whether the folder holds a complete run of this configuration, or of it in float32 because values
-        overflowed in its precision. Warns of another run, which will be replaced."""
-        stored = None if FinishedCategories.left_in(self.path) else self._stored()
-        if stored is None:
-            return False
-        before, now = _identities(stored, self.config)
-        if before == now:
-            return True
-        if before == {**now, "files": before.get("files")}:
-            logger.info("%s: the photographs have changed since this run, which is repeated.", self.path)
-        elif other := _differences(before, now):
-            self._warn_replaced(f"it has another {', '.join(other)}")
-        return False
-
-    def _stored(self) -> RunConfig | None:
-        """The configuration of the finished run in the folder, or None."""
-        if not (self.path / "metrics.json").is_file():
-            return None
+        overflowed in its precision; else why the complete run that it holds is replaced, "" for none."""
+        if FinishedCategories.left_in(self.path) or not (self.path / "metrics.json").is_file():
+            return False, ""
         try:
-            return load_run(self.path).config
+            before, now = _identities(load_run(self.path).config, self.config)
         except ConfigError as error:
-            self._warn_replaced(one_line(error))
-            return None
-
-    def _warn_replaced(self, why: str) -> None:
-        logger.warning("warning: the run in %s is replaced (%s).", self.path, why)
+            return False, one_line(error)
+        if before == {**now, "files": before.get("files")}:
+            return before == now, "" if before == now else "the photographs have changed since this run"
+        other = _differences(before, now)
+        return False, f"it has another {', '.join(other)}" if other else ""
 
     def log_numbers(self) -> None:
         """Logs the numbers of the finished run."""
@@ -120,6 +107,9 @@ class RunFolder:
     def begin(self, split: FewShotSplit, resume: bool, from_maps: Path | None = None) -> None:
         """Removes an earlier run's results, except the maps that this one is made from, and with `resume` the
         finished categories of an interrupted run; then writes configuration and references."""
+        _, why = self._compared()
+        if why:
+            logger.warning("warning: the run in %s is replaced (%s).", self.path, why)
         finished = self.finished  # its folder exists from now on, until the run has ended
         if not resume:
             finished.clear()
