@@ -198,9 +198,10 @@ class Asked(dict[str, Any]):
     @property
     def inspects(self) -> bool:
         """Whether images are to be scored: nothing else was asked for."""
-        changed = self["save_detector"] and (self.changes or self["detector"] and self["calibration"])
-        only_changes = changed and not self["input"]
-        return not (self["doctor"] or self["show"] or only_changes)
+        fitted = self["references"] and not self.whole_batch
+        makes = fitted or self.changes or self["detector"] and self["calibration"]
+        only_saves = self["save_detector"] and makes and not self["input"]
+        return not (self["doctor"] or self["show"] or only_saves)
 
     @property
     def writes(self) -> bool:

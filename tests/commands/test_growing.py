@@ -233,6 +233,8 @@ def test_the_command_adds_forgets_and_shows(good, tiny_configs, place, tmp_path,
         (["--forget", "x", "--references", "y", "--input", "z"], "name it with --detector"),
         (["--detector", "x"], "--input is needed"),
         (["--references", "x"], "--input is needed"),
+        (["--references", "x", "--save-detector", "y", "--with-batch"], "--input is needed"),
+        (["--references", "x", "--save-detector", "y", "--exit-code"], "no --input"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, words, capsys):

@@ -144,6 +144,16 @@ def test_what_is_taken_where_nothing_was_asked_for(
     assert config["windows"]["tiles"] == 2 and config["rotations"] == 1
 
 
+def test_a_detector_is_fitted_and_saved_without_photographs_to_inspect(place, backbone, tmp_path):
+    workers = backbone.index("--workers")
+    made = backbone[:workers] + backbone[workers + 2 :]
+    fitted = ["--references", str(place / "good/1.png"), str(place / "good/2.png"), *made]
+    assert predict.main([*fitted, "--save-detector", str(tmp_path / "alone.safetensors")]) == 0
+    inspected = ["--input", str(place / "parts"), "--output", str(tmp_path / "out")]
+    assert predict.main([*fitted, "--save-detector", str(tmp_path / "same.safetensors"), *inspected]) == 0
+    assert (tmp_path / "alone.safetensors").read_bytes() == (tmp_path / "same.safetensors").read_bytes()
+
+
 def test_calibration_images_give_the_threshold_and_a_reason_is_in_every_row(
     place, backbone, tmp_path, logged
 ):
