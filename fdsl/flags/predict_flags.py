@@ -18,7 +18,7 @@ from fdsl.flags.groups import (
     take_preset,
 )
 from models.methods.registry import DEFAULT, WITH_HEADS
-from utils.arguments import real, whole
+from utils.arguments import finite, real, whole
 from utils.command_line import CommandLine
 from utils.config import BATCH, BackboneConfig
 from utils.options import options_of
@@ -219,12 +219,9 @@ def _threshold(text: str) -> float | str:
     if text == BATCH:
         return text
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number, nor {BATCH}")
-    return value
+        return finite(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor {BATCH}") from None
 
 
 def contradiction(args: argparse.Namespace, rules: tuple[Rule, ...]) -> str:
