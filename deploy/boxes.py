@@ -14,7 +14,7 @@ def find_boxes(anomaly_map: np.ndarray, threshold: float | None = None) -> list[
 
 
 def mask_of(anomaly_map: np.ndarray, threshold: float | None) -> np.ndarray:
-    """(H,W) bool: the pixels of an anomalous photograph's regions, as fdsl.regions.mask_of has them."""
+    """(H,W) bool: the pixels of an anomalous photograph's regions, as fdsl/inspection/regions.py has them."""
     limit = pixel_threshold_of(anomaly_map, threshold)
     if limit is None:
         return np.zeros(anomaly_map.shape, bool)

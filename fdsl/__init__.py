@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         build_detector,
     )
     from fdsl.flags.detector_from_flags import detector_from_config
-    from fdsl.regions import Region
+    from fdsl.inspection.regions import Region
     from utils.hot_regions import Box
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
 ]
 HOMES = {  # of what is not in fdsl.api
     "Box": "utils.hot_regions",
-    "Region": "fdsl.regions",
+    "Region": "fdsl.inspection.regions",
     "detector_from_config": "fdsl.flags.detector_from_flags",
 }
 

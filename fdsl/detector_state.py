@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fdsl.config.run_config import FittedConfig
-from fdsl.detector_shapes import MEMORIES, TEST_IMAGES, refuse_other_forms
 from fdsl.factory import assemble, backbone_of_detector, make_method
 from fdsl.references.reference_store import FILE
 from fdsl.store.detector_metadata import METADATA_KEY, DetectorMetadata, checked_metadata, refuse_no_detector
+from fdsl.store.detector_shapes import MEMORIES, TEST_IMAGES, refuse_other_forms
 from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from fdsl.thresholds.threshold import NormalScores, Prior
 from models.detector import Detector

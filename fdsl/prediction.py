@@ -14,7 +14,7 @@ from PIL import Image
 
 from data.photographs import as_photograph
 from fdsl.boxes import find_boxes
-from fdsl.regions import Region, mask_of, region_mask, regions_of
+from fdsl.inspection.regions import Region, mask_of, region_mask, regions_of
 from fdsl.report import drawing
 from models.features import ScoreMaps
 from utils.errors import ConfigError
@@ -126,7 +126,7 @@ class Prediction:
 
     @cached_property
     def pixel_threshold(self) -> float | None:
-        """The map value from which on pixels are its defect (fdsl/regions.py); None where it has none."""
+        """The map value from which on pixels are its defect (`regions`); None where it has none."""
         return pixel_threshold_of(self.anomaly_map, self.map_threshold) if self._shows_where else None
 
     @cached_property

@@ -16,9 +16,9 @@ from PIL import Image
 
 from data.region_of_interest import Shape, drawn_roi
 from fdsl.api import AnomalyDetector, Prediction, Threshold
+from fdsl.inspection.regions import Region
 from fdsl.inspection.score_files import draw, finish, inspected_row, run_config
 from fdsl.references.rotation import ROTATIONS
-from fdsl.regions import Region
 from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.thresholds.threshold import FEWEST_OF_BATCH, NormalScores

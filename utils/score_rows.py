@@ -36,7 +36,7 @@ class BoxOfRow(TypedDict):
 
 
 class RegionOfRow(BoxOfRow):
-    """See fdsl/regions.py."""
+    """See fdsl/inspection/regions.py."""
 
     centroid: tuple[float, float]
     major_axis: float

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
-from fdsl.regions import regions_of
+from fdsl.inspection.regions import regions_of
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 

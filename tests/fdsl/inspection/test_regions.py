@@ -13,8 +13,8 @@ from pycocotools.coco import COCO
 from skimage.draw import ellipse
 
 from fdsl.inspection.coco_file import write_coco
+from fdsl.inspection.regions import find_regions, mask_of, region_mask, regions_of
 from fdsl.prediction import Prediction
-from fdsl.regions import find_regions, mask_of, region_mask, regions_of
 from fdsl.report import drawing
 from models.features import ScoreMaps
 from utils.errors import ConfigError, DataError
