@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains FDSL's heads on MVTec AD and on VisA and tests each checkpoint on the other dataset.
 #   bash trainAndTest.sh MODEL DEVICE useNAM winmode win-size win-stride win-weight seed kshots [backbone flags...]
-# With no arguments: the demo, on two small datasets that it draws itself.
+# With no arguments: the demo, on two small datasets that it renders itself.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/shell.sh"
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.products import Product, Row, backbones_of, catalogues, read_rows, write_row
 from data.images import open_image
-from data.records import draw_references
+from data.records import sample_references
 from data.tensors import photograph_to_pixels
 from fdsl.api import AnomalyDetector
 from fdsl.config.run_config import FittedConfig, RunConfig
@@ -228,7 +228,7 @@ def computed(
                 if key not in rows:
                     judges = judges or judges_of(args, encoder, heads)
                     product = product or Product(catalogue, category, args.images)
-                    references = draw_references(product.train, shots, seed, category)
+                    references = sample_references(product.train, shots, seed, category)
                     rows[key] = kind(*key, **measured(judges[text], product, references))
                     write_row(rows[key], args.json)
                 yield rows[key]

@@ -32,7 +32,7 @@ def check_catalogue(
         (_, train), (_, test) = catalogue.splits(category)
         if not any(not record.anomalous for record in train):
             problems.append(
-                f"category {printable(category)}: no normal training image, so no reference can be drawn"
+                f"category {printable(category)}: no normal training image, so no reference can be sampled"
             )
         if not test:
             problems.append(f"category {printable(category)}: no test image")

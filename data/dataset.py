@@ -22,7 +22,7 @@ from data.augment import chance, mosaic, random_crop
 from data.images import mask_files, open_image, open_mask
 from data.records import Record, stable_seed, with_masks
 from data.region_of_interest import MaskFolders
-from data.synthetic import draw_defect
+from data.synthetic import add_defect
 from data.tensors import image_to_pixels, mask_to_tensor, photograph_to_pixels
 from utils.config import AUGMENTATIONS, SYNTHETIC
 from utils.errors import DataError
@@ -129,7 +129,7 @@ class TrainingDataset(Dataset):
             return random_crop(pixels, mask, record.anomalous, generator)
         may_be_defective = self.augmentation in SYNTHETIC and not record.anomalous
         if may_be_defective and chance(DEFECT_PROBABILITY, generator):
-            return draw_defect(pixels, self._another(generator), generator)
+            return add_defect(pixels, self._another(generator), generator)
         return pixels, mask
 
     def _another(self, generator: torch.Generator) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""Draws two small inspection datasets, so that the whole system runs without a download: `python data/demo.py
-[DIR]`.
+"""Renders two small inspection datasets, so that the whole system runs without a download:
+`python data/demo.py [DIR]`.
 
 DIR/mvtec has MVTec AD's layout (a woven fabric, a steel gear), DIR/visa has VisA's (leather). The products
-are drawn (data/drawn.py), the defects are synthetic (data/synthetic.py).
+are rendered (data/demo_products.py), the defects are synthetic (data/synthetic.py).
 """
 
 import csv
@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.drawn import develop, expose, fabric, gear, leather  # noqa: E402
+from data.demo_products import develop, expose, fabric, gear, leather  # noqa: E402
 from data.records import stable_seed  # noqa: E402
-from data.synthetic import draw_defect  # noqa: E402
+from data.synthetic import add_defect  # noqa: E402
 from utils.command_line import CommandLine  # noqa: E402
 from utils.console import put_line  # noqa: E402
 
@@ -44,7 +44,7 @@ def defective_image(category: str, seed: int, number: int) -> tuple[np.ndarray, 
     colour = torch.tensor(COLOURS[number % len(COLOURS)], dtype=torch.uint8)[:, None, None].expand_as(pixels)
     generator = torch.Generator().manual_seed(stable_seed("demo", category, seed, number))
     while True:
-        image, mask = draw_defect(pixels, colour, generator)
+        image, mask = add_defect(pixels, colour, generator)
         change = (image.float() - pixels.float()).abs().mean(0)
         if (change > CLEAR).sum() >= CLEAR_PIXELS:
             return image.permute(1, 2, 0).numpy(), mask[0].numpy() > 0

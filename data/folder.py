@@ -1,11 +1,11 @@
 """Your own photographs: one category or a folder of categories, each in either of two layouts.
 
-    CATEGORY/good/...                    normal photographs; references are drawn from them and not tested
+    CATEGORY/good/...                    normal photographs; references are sampled from them and not tested
     CATEGORY/DEFECT/...                  any number of defect folders, any names
     CATEGORY/masks/DEFECT/NAME.png       optional; ground_truth/DEFECT/NAME_mask.png is the same, and so are
                                          masks/NAME.png and DEFECT/NAME_mask.png next to its image
 
-    CATEGORY/train/good/...              where there is train/: references are drawn from here alone
+    CATEGORY/train/good/...              where there is train/: references are sampled from here alone
     CATEGORY/test/good/..., test/DEFECT/...
     CATEGORY/masks/DEFECT/NAME.png       optional, as above
 
@@ -26,10 +26,10 @@ from pathlib import Path, PurePosixPath
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.category_folders import CategoryReading, Masks, is_normal, note_loose_images, read_part
 from data.datasets import Layout
 from data.listing import list_folders, list_images, unread_below
 from data.masks import is_mask_folder
-from data.parts import CategoryReading, Masks, is_normal, note_loose_images, read_part
 from data.prepare import run_script
 from data.records import Catalogue, Record
 from utils.command import run_command
@@ -126,17 +126,17 @@ def read_category(root: Path, prefix: str, category: str) -> CategoryReading:
         reading.test = parts.get("test", [])
         bad = Counter(str(PurePosixPath(r.image_path).parent) for r in parts["train"] if r.anomalous)
         reading.unused += [
-            f"{printable(place)}/ is not used: only normal images are drawn from train/"
+            f"{printable(place)}/ is not used: only normal images are sampled from train/"
             if place.count("/") > prefix.count("/")
             else f"{bad[place]} defective images in {printable(place)}/ are not used: only normal ones are "
-            "drawn from it"
+            "sampled from it"
             for place in sorted(bad, key=natural_key)
         ]
-        reading.rules.append("references are drawn from train/; test/ is tested")
+        reading.rules.append("references are sampled from train/; test/ is tested")
     else:
         reading.test = parts["test"] if "test" in parts else read_part(root, prefix, category, masks, reading)
         reading.train = [record for record in reading.test if not record.anomalous]
-        reading.rules.append("no train/: references are drawn from the normal images, and are not tested")
+        reading.rules.append("no train/: references are sampled from the normal images, and are not tested")
     _note_masks(reading, masks)
     return reading
 

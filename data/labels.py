@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.category_folders import NORMAL_NAMES
 from data.folder import scan
-from data.parts import NORMAL_NAMES
 from utils.errors import DataError
 from utils.log import warn
 from utils.text import decoded, printable

@@ -38,7 +38,7 @@ OFFICIAL_COUNTS = {
 
 
 def scan(root: str | Path) -> Catalogue:
-    """The catalogue as data/folder.py reads it, but references are drawn from train/ alone: where there is
+    """The catalogue as data/folder.py reads it, but references are sampled from train/ alone: where there is
     none, there are none. DataError where there is no category, or a folder cannot be read."""
     catalogue = folder.scan(root)
     tested = {record for records in catalogue.test.values() for record in records}

@@ -1,4 +1,4 @@
-"""Records of labelled images, the catalogue of a dataset, and the draw of its references."""
+"""Records of labelled images, the catalogue of a dataset, and the sampling of its references."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ def stable_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def draw_references(
+def sample_references(
     records: Iterable[Record], k: int, seed: int, category: str, key: str | None = None
 ) -> list[Record]:
     """k distinct normal records of the category, by a generator seeded from (seed, key); `key` is the
     category unless something else is given.
 
-    The order of the records does not matter, and the draw of k begins with the draw of k - 1. Raises
+    The order of the records does not matter, and a sample of k begins with that of k - 1. Raises
     DataError where the category has fewer than k.
     """
     import torch  # for its generator only: late, for it takes seconds
 
     normal = {r.image_path: r for r in records if not r.anomalous and r.category == category}
     if k < 0:
-        raise DataError(f"--k-shot {k}: must not be negative; give the number of references to draw")
+        raise DataError(f"--k-shot {k}: must not be negative; give the number of references to sample")
     if k > len(normal):
         raise DataError(
             f"category {printable(category)}: has {len(normal)} normal training images, {k} references are "
@@ -72,9 +72,9 @@ def draw_references(
     return [ordered[i] for i in torch.randperm(len(ordered), generator=generator)[:k].tolist()]
 
 
-def draw_key(dataset: str, catalogue: Catalogue, category: str) -> str:
-    """The key of a category for `draw_references`: its name, as published. Of the dataset `folder`, which may
-    be renamed, a digest of the names and sizes of its normal images."""
+def sampling_key(dataset: str, catalogue: Catalogue, category: str) -> str:
+    """The key of a category for `sample_references`: its name, as published. Of the dataset `folder`, which
+    may be renamed, a digest of the names and sizes of its normal images."""
     if dataset != "folder":
         return category
     records = [record for record in catalogue.train.get(category, []) if not record.anomalous]

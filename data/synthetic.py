@@ -23,7 +23,7 @@ VISIBLE = 8  # grey levels, mean over colours, from which on a pixel belongs to 
 TRIES = 5  # until a defect is visible
 
 
-def draw_defect(pixels: Tensor, foreign: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def add_defect(pixels: Tensor, foreign: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A normal image (3,S,S) uint8 and another one -> the first with a synthetic defect, and its mask (1,S,S)
     float32 of 0 and 1. The mask holds the pixels that visibly changed; it is empty where none did, for
     instance on a photograph of one colour."""

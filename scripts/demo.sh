@@ -7,7 +7,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # tensors this small gain nothing f
 TRAIN_ARGS="--epochs 12 --batch-size 2 --k-shot 1 --augmentation none ${TRAIN_ARGS-}"
 
 cat <<'EOT'
-The demo: two small datasets are drawn, the heads are trained on each and tested on the other, with NAM and LFE.
+The demo: two small datasets are rendered, the heads are trained on each and tested on the other, with NAM and LFE.
 The backbone is a small ViT with UNTRAINED random weights, so that nothing has to be downloaded: its patch features are random
 projections. Everything else is the real thing; with CLIP's weights the same commands give the paper's kind of results.
 
@@ -21,7 +21,7 @@ test_on mvtec data/demo/mvtec
 echo
 for dataset in mvtec visa; do
     folder=results/demo/$dataset/1shot/seed14/mul_13_11_0.5
-    echo "Trained on the other dataset, tested on the drawn $dataset dataset:"
+    echo "Trained on the other dataset, tested on the rendered $dataset dataset:"
     echo
     cat "$folder/table.md"
     echo

@@ -60,7 +60,7 @@ USAGE_ARGUMENTS="MODEL DEVICE useNAM winmode win-size win-stride win-weight seed
   win-size    window side in patches, for instance 13
   win-stride  window step in patches, for instance 2
   win-weight  share of the windows in mul, 0 to 1, for instance 0.5
-  seed        draws the references, for instance 14
+  seed        samples the references, for instance 14
   kshots      references of each category: 1, 2, 4, ..."
 
 # check_arguments "$@": refuses a wrong one of the nine with the usage and which one it was (exit 2).

@@ -18,8 +18,8 @@ from data.listing import list_images
 from data.records import (
     Catalogue,
     Record,
-    draw_key,
-    draw_references,
+    sample_references,
+    sampling_key,
     stable_seed,
     with_masks,
     without_references,
@@ -99,12 +99,12 @@ def sample_split(config: RunConfig) -> FewShotSplit:
     at once; a category without test images is left out with a warning. Raises DataError."""
     catalogue = open_catalogue(config.dataset, config.data_path, config.meta)
     references = {
-        category: draw_references(
+        category: sample_references(
             catalogue.train.get(category, []),
             config.k_shot,
             config.seed,
             category,
-            draw_key(config.dataset, catalogue, category),
+            sampling_key(config.dataset, catalogue, category),
         )
         for category in catalogue.test
     }

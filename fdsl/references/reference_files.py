@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.category_folders import is_normal
 from data.folder import SPLIT_FOLDERS
 from data.images import pages_left_out
 from data.inputs import find_images, list_images
 from data.listing import list_folders
 from data.masks import MASK_FOLDERS
-from data.parts import is_normal
 from utils.errors import DataError
 from utils.log import warn
 from utils.text import printable

@@ -11,7 +11,7 @@ from pathlib import Path
 from data.check import find_duplicates
 from data.dataset import files_digest
 from data.images import image_size, open_mask, rotation_doubt, size_doubt
-from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
+from data.records import Catalogue, Record, sample_references, sampling_key, with_masks, without_references
 from utils.config import ONLY_SYNTHETIC, SEVERAL, SYNTHETIC
 from utils.errors import DataError
 from utils.log import warn
@@ -110,8 +110,12 @@ def sample_training_set(
         records += [one for part in catalogue.train.values() for one in part if not one.anomalous]
     categories = dict.fromkeys(record.category for record in records) if shots else ()
     references = {
-        category: draw_references(
-            catalogue.train.get(category, []), shots, seed, category, draw_key(dataset, catalogue, category)
+        category: sample_references(
+            catalogue.train.get(category, []),
+            shots,
+            seed,
+            category,
+            sampling_key(dataset, catalogue, category),
         )
         for category in categories
     }

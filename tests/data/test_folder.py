@@ -13,7 +13,7 @@ from data import folder, mvtec
 from data.catalogue import open_catalogue
 from data.check import check_catalogue
 from data.meta import read_meta, write_meta
-from data.records import draw_references, with_masks, without_references
+from data.records import sample_references, with_masks, without_references
 from tests.support.constants import SHARED
 from utils.errors import DataError
 
@@ -71,7 +71,7 @@ def test_one_category_without_a_split(tmp_path):
 def test_drawn_references_are_not_tested(tmp_path):
     root = build(tmp_path / "cups", *(f"good/{i}.png" for i in range(6)), "crack/1.png")
     catalogue = folder.scan(root)
-    references = draw_references(catalogue.train["cups"], 2, 0, "cups")
+    references = sample_references(catalogue.train["cups"], 2, 0, "cups")
     tested = without_references(catalogue.test["cups"], references)
     assert len(tested) == 5 and not set(tested) & set(references)
     assert {r.image_path for r in tested + references} == {r.image_path for r in catalogue.test["cups"]}
@@ -93,7 +93,7 @@ def test_train_and_test_are_kept_apart(tmp_path):
         ("test/crack/4.png", "crack", "masks/crack/4_mask.tif"),
         ("test/good/3.png", "", ""),
     ]
-    for reported in ("train/crack/ is not used", "holiday/ is not used", "drawn from train/"):
+    for reported in ("train/crack/ is not used", "holiday/ is not used", "sampled from train/"):
         assert reported in notes(root)
 
 

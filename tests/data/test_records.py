@@ -4,29 +4,29 @@ import random
 
 import pytest
 
-from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
+from data.records import Catalogue, Record, sample_references, sampling_key, with_masks, without_references
 from tests.support.records import records
 from utils.errors import DataError
 
 
 def test_same_seed_draws_the_same_distinct_references_in_any_order():
     pool = records(30)
-    drawn = draw_references(pool, 10, 14, "cup")
+    drawn = sample_references(pool, 10, 14, "cup")
     assert len(set(drawn)) == 10 and set(drawn) <= set(pool)
     random.Random(0).shuffle(pool)
-    assert draw_references(pool, 10, 14, "cup") == drawn
-    assert draw_references(pool, 4, 14, "cup") == drawn[:4]
-    assert draw_references(pool, 10, 15, "cup") != drawn
+    assert sample_references(pool, 10, 14, "cup") == drawn
+    assert sample_references(pool, 4, 14, "cup") == drawn[:4]
+    assert sample_references(pool, 10, 15, "cup") != drawn
 
 
 def test_draw_is_the_same_on_every_machine():
-    drawn = [r.image_path for r in draw_references(records(30), 3, 14, "cup")]
+    drawn = [r.image_path for r in sample_references(records(30), 3, 14, "cup")]
     assert drawn == ["cup/train/good/15.png", "cup/train/good/11.png", "cup/train/good/17.png"]
 
 
 def test_categories_draw_apart_from_each_other():
     drawn = {
-        tuple(r.image_path.rsplit("/", 1)[1] for r in draw_references(records(50, c), 5, 1, c))
+        tuple(r.image_path.rsplit("/", 1)[1] for r in sample_references(records(50, c), 5, 1, c))
         for c in "abcd"
     }
     assert len(drawn) == 4
@@ -34,11 +34,11 @@ def test_categories_draw_apart_from_each_other():
 
 def test_draw_takes_normal_images_of_the_category_only():
     pool = records(3) + records(9, "plate") + [Record("cup/train/hole/0.png", "", "cup", "hole", True)]
-    assert sorted(draw_references(pool, 3, 0, "cup"), key=lambda r: r.image_path) == records(3)
-    assert draw_references(pool, 0, 0, "cup") == []
+    assert sorted(sample_references(pool, 3, 0, "cup"), key=lambda r: r.image_path) == records(3)
+    assert sample_references(pool, 0, 0, "cup") == []
     for k in (4, -1):
         with pytest.raises(DataError, match="--k-shot"):
-            draw_references(pool, k, 0, "cup")
+            sample_references(pool, k, 0, "cup")
 
 
 def test_references_are_left_out_and_maskless_defects_can_be():
@@ -58,8 +58,8 @@ def test_a_folder_draws_the_same_under_another_name(tmp_path):
             file.write_bytes(b"x" * (number + 1))
         pool = [Record(f"{name}/good/{file.name}", "", name, "good", False) for file in files]
         catalogue = Catalogue(tmp_path, {name: pool}, {name: pool})
-        keys.append(draw_key("folder", catalogue, name))
-        assert draw_key("mvtec", catalogue, name) == name
+        keys.append(sampling_key("folder", catalogue, name))
+        assert sampling_key("mvtec", catalogue, name) == name
     assert keys[0] == keys[1]
     (tmp_path / "mugs/good/1.png").write_bytes(b"longer")
-    assert draw_key("folder", catalogue, "mugs") != keys[1]
+    assert sampling_key("folder", catalogue, "mugs") != keys[1]

@@ -5,7 +5,7 @@ import torch
 
 from data.dataset import TrainingDataset
 from data.records import Record
-from data.synthetic import LARGEST, VISIBLE, draw_defect
+from data.synthetic import LARGEST, VISIBLE, add_defect
 from tests.support.photographs import save
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -26,7 +26,7 @@ def test_the_mask_holds_what_can_be_seen():
     good, foreign = photographs()
     kept = good.clone()
     for seed in range(40):
-        drawn, mask = draw_defect(good, foreign, seeded(seed))
+        drawn, mask = add_defect(good, foreign, seeded(seed))
         assert drawn.dtype == torch.uint8 and drawn.shape == good.shape and mask.shape == (1, SIDE, SIDE)
         change = (drawn.float() - good.float()).abs().mean(0, keepdim=True)
         assert torch.equal(mask, (change >= VISIBLE).float()) and mask.any()
@@ -35,7 +35,7 @@ def test_the_mask_holds_what_can_be_seen():
 
 def test_defects_are_small_and_large_thick_and_thin():
     good, foreign = photographs()
-    masks = [draw_defect(good, foreign, seeded(seed))[1] for seed in range(200)]
+    masks = [add_defect(good, foreign, seeded(seed))[1] for seed in range(200)]
     share = torch.stack([mask.mean() for mask in masks])
     assert share.max() < 2 * LARGEST and share.min() < 0.002
     assert (share < 0.01).float().mean() > 0.2 and (share > 0.02).float().mean() > 0.1
@@ -55,7 +55,7 @@ def test_fillings_are_of_the_photograph_of_another_and_of_another_brightness():
     good[:, : SIDE // 2] = 40
     found = dict.fromkeys(("foreign", "own", "shade"), 0)
     for seed in range(120):
-        drawn, mask = draw_defect(good, foreign, seeded(seed))
+        drawn, mask = add_defect(good, foreign, seeded(seed))
         inside = drawn[:, mask[0] > 0]
         if (inside != inside[0]).any():  # the photograph itself is grey, the other one is not
             found["foreign"] += 1
@@ -68,13 +68,13 @@ def test_fillings_are_of_the_photograph_of_another_and_of_another_brightness():
 
 def test_where_nothing_can_be_seen_the_photograph_stays_good():
     black = torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)
-    drawn, mask = draw_defect(black, black, seeded(0))
+    drawn, mask = add_defect(black, black, seeded(0))
     assert torch.equal(drawn, black) and not mask.any()
 
 
 def test_the_seed_alone_decides():
     good, foreign = photographs()
-    first, again, other = (draw_defect(good, foreign, seeded(seed)) for seed in (3, 3, 4))
+    first, again, other = (add_defect(good, foreign, seeded(seed)) for seed in (3, 3, 4))
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
 

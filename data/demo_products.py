@@ -1,4 +1,4 @@
-"""The demo's products, drawn without a defect, and the camera that photographs them. `rng` decides what
+"""The demo's products, rendered without a defect, and the camera that photographs them. `rng` decides what
 varies between pieces."""
 
 from dataclasses import dataclass
