@@ -38,25 +38,26 @@ def open_what_is_closed() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
-def put(text: str, to: IO[str] | None = None) -> None:
+def put(text: str, to: IO[str] | None = None) -> bool:
     """Writes text to standard output, or `to` another stream. Control characters are escaped, and so are
-    those that the stream's encoding lacks. OSError where nobody reads it any more."""
+    those that the stream's encoding lacks. False where nobody reads it any more: what is written from then on
+    is dropped. OSError where it cannot be written, as on a full disk."""
     stream = to or sys.stdout
     encoding = stream.encoding or "utf-8"
-    stream.write(without_controls(text).encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
-
-
-def put_json(value: Any) -> bool:
-    """Writes a value as a line of JSON to standard output; False where nobody reads it any more."""
     try:
-        put_line(json.dumps(value))
+        stream.write(without_controls(text).encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return False
     return True
 
 
-def put_line(text: str, to: IO[str] | None = None) -> None:
+def put_line(text: str, to: IO[str] | None = None) -> bool:
     """`put` with an end of line."""
-    put(f"{text}\n", to)
+    return put(f"{text}\n", to)
+
+
+def put_json(value: Any) -> bool:
+    """`put` of a value as a line of JSON, to standard output."""
+    return put_line(json.dumps(value))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -64,6 +65,19 @@ def test_a_closed_standard_error_does_not_put_the_log_into_the_rows(place, detec
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, stdout=subprocess.PIPE)
     rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert done.returncode == 0 and len(rows) == 5
+
+
+@pytest.mark.parametrize("words", ["predict.py --doctor --model ViT-none", "test.py --help-all"])
+def test_a_reader_of_text_that_has_seen_enough(words):
+    """The exit code is that of the whole text: of --doctor 2, as there is no such model."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, *words.split()], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=120
+    )
+    os.close(writer)
+    assert done.returncode == (2 if "--doctor" in words else 0)
+    assert b"Broken pipe" not in done.stderr and b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("streams", ["1>&- 2>&-", "2>/dev/full", "1>/dev/full"])

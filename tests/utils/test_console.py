@@ -1,6 +1,7 @@
 """What is printed: no control character reaches the terminal, whatever a name holds."""
 
 import io
+import os
 
 import pytest
 
@@ -28,6 +29,13 @@ def test_what_an_encoding_lacks_is_escaped():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     put("é\udcff", stream)
     assert stream.buffer.getvalue() == b"\\xe9\\udcff"
+
+
+def test_what_nobody_reads_is_dropped():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as stream:
+        assert (put("one", stream), put_line("two", stream)) == (False, True)
 
 
 @pytest.mark.parametrize("arguments", [[HOSTILE], ["--weights", HOSTILE], ["--output", f"{HOSTILE}.x"]])
