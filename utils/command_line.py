@@ -45,8 +45,8 @@ class CommandLine(argparse.ArgumentParser):
             add_help=not common,
         )
         self.common, self._takes_settings = tuple(common), settings or bool(common)
-        self.typed: dict[str, Words] = {}  # of the flags that were given: name -> the words behind it
-        self._settings: list[Setting] = []
+        # Of the flags that were given, on the command line or in --config: name -> the words behind it.
+        self.typed: dict[str, Words] = {}
         if common:
             ending: dict[str, Any] = {"action": _Help, "nargs": 0, "default": argparse.SUPPRESS}
             self.add_argument("-h", "--help", **ending, help="show the usual flags, and end")
@@ -74,15 +74,14 @@ class CommandLine(argparse.ArgumentParser):
         """The words of a command line, once the settings of its --config are defaults."""
         words = sys.argv[1:] if args is None else list(args)
         self._refuse_unknown(words)
-        self._settings = self._take_settings(words) if self._takes_settings else []
-        self.typed = {}
+        self.typed = self._take_settings(words) if self._takes_settings else {}
         return words
 
     def save_settings(self, args: argparse.Namespace) -> None:
         """Writes what the flags and --config gave to the file of --save-config, where one is named."""
         if args.save_config is None or not speaks():
             return
-        typed = {setting.name: setting.words for setting in self._settings} | self.typed
+        typed = dict(self.typed)
         for name in typed:
             if self.flag(name).nargs == 0:
                 typed[name] = [YES if getattr(args, self.flag(name).dest) else NO]
@@ -105,13 +104,13 @@ class CommandLine(argparse.ArgumentParser):
         return word if word in flags else flags[0] if word.startswith("--") and len(flags) == 1 else None
 
     def refuse_without_effect(self, reason: str, names: Collection[str]) -> None:
-        """Ends where one of these flags was typed, as it has no effect with `reason`."""
+        """Ends where one of these flags was given, as it has no effect with `reason`."""
         for name in self.typed:
             if name in names:
                 self.error(f"--{name} has no effect with {reason}: leave it out")
 
     def refuse_all_but(self, names: Collection[str], reason: str) -> None:
-        """Ends where another flag than these was typed, as it has no effect with `reason`."""
+        """Ends where another flag than these was given, as it has no effect with `reason`."""
         allowed = {*names, *FLAGS_ALONE, "debug"}
         self.refuse_without_effect(reason, {name for name in self.typed if name not in allowed})
 
@@ -127,12 +126,12 @@ class CommandLine(argparse.ArgumentParser):
         formatter.add_text(f"All {len(self.names)} flags, by groups: --help-all")
         return formatter.format_help()
 
-    def _take_settings(self, words: Sequence[str]) -> list[Setting]:
-        """Makes the settings of a command line's --config the flags' defaults, and returns them. Ends for an
-        invalid one."""
+    def _take_settings(self, words: Sequence[str]) -> dict[str, Words]:
+        """Makes the settings of a command line's --config the flags' defaults, and returns their words. Ends
+        for an invalid one."""
         given = {self.named(word.partition("=")[0]): place for place, word in enumerate(words)}
         if "--config" not in given:
-            return []
+            return {}
         place = given["--config"]
         _, equals, file = words[place].partition("=")
         file = file if equals else next(iter(words[place + 1 : place + 2]), "")
@@ -140,12 +139,16 @@ class CommandLine(argparse.ArgumentParser):
             settings = read_settings(Path(file), self.names, self.prog)
         except ConfigError as error:
             self.error(str(error))
+        typed = {}
         for setting in settings:
             action = self.flag(setting.name)
             action.required = False
-            if not (isinstance(action, argparse._AppendAction) and f"--{setting.name}" in given):
-                self.set_defaults(**{action.dest: self._value_of(setting, action)})
-        return settings
+            value = self._value_of(setting, action)
+            if value is None or (isinstance(action, argparse._AppendAction) and f"--{setting.name}" in given):
+                continue  # switched off, or all of it is given anew
+            self.set_defaults(**{action.dest: value})
+            typed[setting.name] = setting.words
+        return typed
 
     def _value_of(self, setting: Setting, action: argparse.Action) -> Any:
         """The value that argparse would give a setting's words behind its flag."""

@@ -71,8 +71,6 @@ def _refuse_several(args: argparse.Namespace, parser: CommandLine) -> None:
     """Stored maps are of one run, and so is a submission."""
     if args.from_maps is not None:
         parser.refuse_all_but(WITH_MAPS, "--from-maps")
-        for name in ("k_shot", "seed", "checkpoint", "ablate", "table", "submission"):  # of --config
-            setattr(args, name, None)
     elif args.dataset is None:
         parser.error("--dataset is needed (or --from-maps DIR)")
     several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]

@@ -92,6 +92,27 @@ def test_what_cannot_be_in_a_file_is_refused(flags, text, words, file, capsys):
     assert words in refused(capsys, flags, *COMMANDS[flags], "--config", file(text))
 
 
+@pytest.mark.parametrize(
+    "flags, given, text, named",
+    [
+        (predict_flags, ["--doctor"], "output: out", "output"),
+        (predict_flags, ["--show", "--detector", "x"], "save-maps: true", "save-maps"),
+        (predict_flags, [*SEEN[:4], "--format", "json"], "pictures: all", "pictures"),
+        (evaluate_flags, ["--from-maps", "x"], "seed: [14, 15]", "seed"),
+        (evaluate_flags, ["--from-maps", "x"], "ablate: [winmode=nan]", "ablate"),
+        (evaluate_flags, ["--dataset", "mvtec"], "memory: 4", "memory"),
+        (train_flags, ["--dataset", "visa", "--fd", "none"], "align: diff2", "align"),
+    ],
+)
+def test_a_setting_without_effect_is_refused_as_its_flag_is(flags, given, text, named, file, capsys):
+    assert f"--{named} has no effect with " in refused(capsys, flags, *given, "--config", file(text))
+
+
+def test_what_a_file_switches_off_has_no_effect(file):
+    settings = file("save-maps: false\nexit-code: false\n")
+    assert values(predict_flags, "--doctor", "--config", settings)["doctor"] is True
+
+
 def test_a_file_that_is_not_there_is_refused(capsys):
     reported = refused(capsys, page_flags, "--config", "no-such.yaml")
     assert "--config no-such.yaml cannot be read (No such file or directory)" in reported
