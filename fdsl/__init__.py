@@ -5,9 +5,9 @@ Three lines make one and use it:
     from fdsl import AnomalyDetector
     detector = AnomalyDetector.from_checkpoint("checkpoints/fdsl/visa.safetensors")
     detector.fit(["good/1.png", "good/2.png"])
-    for found in detector.predict(["parts/7.png", "parts/8.png"]):
-        print(found.score, found.is_anomalous, found.regions)
-        found.save(f"out/{found.path.name}")
+    for prediction in detector.predict(["parts/7.png", "parts/8.png"]):
+        print(prediction.score, prediction.is_anomalous, prediction.regions)
+        prediction.save(f"out/{prediction.path.name}")
 
 `predict` takes paths, PIL images, arrays and tensors.
 """

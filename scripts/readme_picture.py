@@ -48,14 +48,14 @@ def main() -> None:
     detector.fit(references)
     rows = []
     for number, (reference, photo) in enumerate(zip(references, inspected), 1):
-        found = detector.predict(photo)
-        heated = found.picture(photo, "")[:CROP, CROP + PANEL_GAP :]
+        prediction = detector.predict(photo)
+        heated = prediction.picture(photo, "")[:CROP, CROP + PANEL_GAP :]
         panels = [resize(np.asarray(one), SHOWN, SHOWN) for one in (reference, photo, heated)]
-        verdict = "anomalous" if found.is_anomalous else "normal"
+        verdict = "anomalous" if prediction.is_anomalous else "normal"
         names = (
             f"reference {number} of {len(references)}",
-            f"photograph: {verdict}, score {found.score:.3f}",
-            f"heat map; threshold {found.threshold:.3f}",
+            f"photograph: {verdict}, score {prediction.score:.3f}",
+            f"heat map; threshold {prediction.threshold:.3f}",
         )
         rows.append(strip(panels, names, "")[:NAMED])
     Image.fromarray(np.concatenate(rows)).save(output, quality=80)
