@@ -13,9 +13,9 @@ import waitress
 
 from fdsl.api import AnomalyDetector
 from fdsl.config.describe import detector_facts
+from page.collection import Limits
+from page.scratch import remove, scratch_folder
 from page.server import make_server
-from page.session import MOST_COMPARED, Limits
-from page.uploads import remove, scratch_folder
 from utils.errors import ConfigError
 from utils.signals import before_leaving, how_to_continue
 
@@ -24,6 +24,7 @@ THREADS = 24  # more than page.server.WAITING: those who wait for the detector l
 IDLE_SECONDS = 15  # a connection on which nothing is asked for so long is closed
 MOST_CONNECTIONS = 1000  # at once, fewer where the system opens fewer files
 MEBIBYTE = 2**20
+MOST_COMPARED = 50  # with each other: their tokens lie on the disk, and each is compared with all others
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,21 @@
-"""Uploaded photographs: checked, stored in a temporary folder, sent back as small JPEGs."""
+"""Uploaded photographs: checked, named, and stored in a temporary folder."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import shutil
-import stat
-import tempfile
-import zipfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
+from typing import Any
 
 from PIL import Image
 
 from data.images import open_image
 from data.masks import key, unmarked
-from utils.errors import ConfigError, DataError
+from utils.errors import DataError
 from utils.grey_range import GreyRange
-from utils.lock import locked
 from utils.text import printable
 
-PREFIX = "fdsl-page-"
-LOCK = ".lock"
-SIDE = 1600  # pixels: the longest side of a picture that goes to the browser
-JPEG_QUALITY = 88
 NAME_LENGTH = 200
 DECODERS = BoundedSemaphore(2)  # a photograph of 100 megapixels takes 300 MB while it is decoded
 
@@ -40,6 +29,11 @@ class Upload:
     file: Path
     size: tuple[int, int]
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """What the page displays of it, as JSON values."""
+        return {"number": self.number, "name": self.name, "width": self.size[0], "height": self.size[1]}
+
     def open(self, grey: GreyRange | None = None, most: int | None = None) -> Image.Image:
         """The photograph as RGB, upright, with a longest side of at most `most` pixels; KeyError when it was
         removed meanwhile."""
@@ -47,9 +41,8 @@ class Upload:
             if not self.file.exists():
                 raise KeyError(self.number)
             photo = open_image(self.file, grey)
-            if most is not None and max(photo.size) > most:
-                size = [max(1, round(side * most / max(photo.size))) for side in photo.size]
-                photo = photo.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+            if most is not None:
+                photo.thumbnail((most, most), Image.Resampling.BOX)
             return photo
 
 
@@ -82,50 +75,6 @@ def plain_name(name: str) -> str:
     return printable(name.replace("\\", "/").rsplit("/", 1)[-1])[-NAME_LENGTH:].strip() or "photograph"
 
 
-def jpeg(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A temporary folder of this process's own, also for the standard library's temporary files; gone after
-    the block.
-
-    What an earlier process that was killed left behind is removed first.
-    """
-    parent = Path(tempfile.gettempdir())
-    for left in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError, ConfigError):
-            if _is_ours(left):
-                with locked(left / LOCK, str(left), "wait"):
-                    shutil.rmtree(left)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    before, tempfile.tempdir = tempfile.tempdir, str(folder)
-    try:
-        with locked(folder / LOCK, str(folder), "wait"):
-            yield folder
-    finally:
-        tempfile.tempdir = before
-        remove(folder)
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether this user made the folder: in a shared /tmp others could lay a link or a folder of that name
-    for us."""
-    state = folder.lstat()
-    return stat.S_ISDIR(state.st_mode) and (not hasattr(os, "getuid") or state.st_uid == os.getuid())
-
-
-def remove(folder: Path) -> None:
-    """Removes a folder that others may still be writing to."""
-    for _ in range(3):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.lexists(folder):
-            return
-
-
 def refuse_mask(name: str, others: Iterable[str]) -> None:
     """DataError for a file that is called as the mask of a photograph which is here: it is none itself."""
     stem = unmarked(Path(plain_name(name)).stem)
@@ -148,12 +97,3 @@ def unused_name(name: str, taken: Collection[str]) -> str:
         number += 1
         candidate = f"{stem} ({number}){ending}"
     return candidate
-
-
-def zipped(folder: Path, file: Path) -> Path:
-    """Packs a folder's visible files into a ZIP file; returns it."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # almost all of it is JPEG
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                archive.write(path, path.relative_to(folder).as_posix())
-    return file

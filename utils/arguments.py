@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from utils.text import is_folder_name
 
+SHORTEST_TOKEN = 16  # characters
+
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     """An argparse type: a whole number from `low` to `high`."""
@@ -48,6 +50,15 @@ def name_part(text: str) -> str:
     """An argparse type: a name that is one folder of a path."""
     if not is_folder_name(text):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
+    return text
+
+
+def token(text: str) -> str:
+    """An argparse type: a secret that fits into a header, and that cannot be guessed."""
+    if len(text) < SHORTEST_TOKEN or not text.isascii():
+        raise argparse.ArgumentTypeError(
+            f"needs at least {SHORTEST_TOKEN} letters, digits and signs of ASCII"
+        )
     return text
 
 

@@ -9,13 +9,12 @@ import socket
 from fdsl.config.contradictions import OF_SAVED
 from fdsl.flags.groups import take_preset
 from fdsl.flags.predict_flags import add_detector_flags, contradiction
-from utils.arguments import whole
+from utils.arguments import SHORTEST_TOKEN, token, whole
 from utils.command_line import CommandLine
 from utils.errors import ConfigError
 
 HOST = "127.0.0.1"
 PORT = 7860
-SHORTEST_TOKEN = 16  # characters
 
 COMMON = (  # what --help shows
     *("detector", "references", "add-references", "preset", "port", "host", "token", "device"),
@@ -38,6 +37,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     )
     page.add_argument(
         "--token",
+        type=token,
         metavar="SECRET",
         help="secret that a visitor has to know; http://ADDRESS:PORT/?token=SECRET; "
         f"at least {SHORTEST_TOKEN} characters",
@@ -55,8 +55,6 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
             f"--host {args.host} lets other machines in: also give --token SECRET, or leave it out and "
             f"come by ssh -L {args.port}:{HOST}:{args.port} USER@{socket.gethostname()}"
         )
-    if args.token is not None and (len(args.token) < SHORTEST_TOKEN or not args.token.isascii()):
-        parser.error(f"--token needs at least {SHORTEST_TOKEN} letters, digits and signs of ASCII")
     parser.save_settings(args)
     take_preset(args)
     args.false_alarm_rate = args.threshold = args.labels = args.calibration = None  # chosen there

@@ -2,7 +2,7 @@
 import { $ } from "./dom.js";
 
 export const state = { base: "", references: [], calibration: [], calibrated: [], photographs: [], threshold: null, ready: false, rates: [],
-  rate: null, builtIn: 0, limits: {}, drift: [], shapes: [], digits: 4, fitted: [], rotations: 1, version: 0, busy: 0, opened: null,
+  rate: null, builtIn: 0, fileBytes: 0, drift: [], shapes: [], digits: 4, fitted: [], rotations: 1, version: 0, busy: 0, opened: null,
   takesReferences: true, compares: false, compared: [], fewest: {} };
 
 // Displays register what they do when the server has given the whole state, when anything in it has changed, or the threshold alone.

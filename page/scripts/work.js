@@ -47,8 +47,8 @@ export async function upload(kind, files) {
   const problems = [];
   for (const [index, file] of [...files].entries()) {
     $("progress").textContent = files.length > 1 ? `Uploading ${index + 1} of ${files.length}` : "Uploading";
-    if (file.size > state.limits.file_bytes) {
-      problems.push(`${file.name}: is larger than ${Math.floor(state.limits.file_bytes / 2 ** 20)} MiB`);
+    if (file.size > state.fileBytes) {
+      problems.push(`${file.name}: is larger than ${Math.floor(state.fileBytes / 2 ** 20)} MiB`);
       continue;
     }
     try {

@@ -17,7 +17,7 @@ from tests.support.small_runs import BACKBONE, command, run, start, write_model_
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
-from page.uploads import PREFIX  # noqa: E402
+from page.scratch import PREFIX  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -90,7 +90,7 @@ def test_flags_that_are_refused(arguments, tmp_path, capsys):
         (["--save-detector", "x"], "there is no --save-detector"),
         (["--detector", "x", "--method", "both"], "does not go with"),
         (["--host", "0.0.0.0"], "lets other machines in: also give --token SECRET"),
-        (["--host", "0.0.0.0", "--token", "short"], "--token needs at least 16"),
+        (["--host", "0.0.0.0", "--token", "short"], "--token: needs at least 16"),
         (["--host", "no such host"], "--host"),
         (["--references", str(tmp_path / "nowhere")], "nowhere"),
     ):

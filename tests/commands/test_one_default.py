@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fdsl.api import AnomalyDetector
-from page.session import Limits, Session
+from page.collection import Limits
+from page.session import Session
 from tests.support.predictions import BACKBONE_OPTIONS
 from tests.support.small_runs import command
 

@@ -174,7 +174,8 @@ def test_it_is_not_exported(place, tiny_configs, tmp_path):
 @pytest.mark.parametrize("method", ["text", "nearest"])
 def test_the_page_takes_it(place, tiny_configs, tmp_path, method):
     pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
-    from page.session import Limits, Session
+    from page.collection import Limits
+    from page.session import Session
     from utils.errors import DataError
 
     made = AnomalyDetector.from_backbone(
@@ -182,7 +183,7 @@ def test_the_page_takes_it(place, tiny_configs, tmp_path, method):
         precision="fp32", **BACKBONE_OPTIONS
     )  # fmt: skip
     session = Session(made, tmp_path / "visitor", Limits(200_000))
-    assert session.ready == (method == "text")
+    assert session.fit.is_ready == (method == "text")
     if method == "text":
         with pytest.raises(DataError, match="takes no references"):
             session.add("references", png(texture(1)), "good.png")

@@ -15,8 +15,8 @@ from fdsl.thresholds.threshold import batch_threshold
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
+from page.collection import Limits  # noqa: E402
 from page.server import make_server  # noqa: E402
-from page.session import Limits  # noqa: E402
 from tests.support.detectors import small_detector  # noqa: E402
 from tests.support.photographs import png  # noqa: E402
 from tests.support.visitor import Visitor  # noqa: E402
@@ -139,7 +139,10 @@ def test_the_page_says_what_is_compared_and_asks_for_no_references(made, tmp_pat
         text = visitor.client.get("/").text
         assert "They are compared with each other" in text and "1 MiB of disk for 10" in text
         assert ('aria-labelledby="references-title" hidden' in text) is not asks
-    reported = visiting(made(method="batch"), tmp_path / "other").upload("references", png(1), expected=422)
+    asked_for_none = visiting(made(method="batch"), tmp_path / "other")
+    reported = asked_for_none.upload("references", png(1), expected=422)
     assert reported["error"].startswith("this method takes no references")
+    number = asked_for_none.upload("photographs", png(1))["number"]
+    asked_for_none.ask("POST", f"/photographs/{number}/reference", 422)
     text = visiting(made(method="nearest"), tmp_path / "plain").client.get("/").text
     assert "compared" not in text

@@ -9,6 +9,7 @@ from PIL import Image
 
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.regions import regions_of
+from fdsl.inspection.score_files import draw
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
@@ -111,6 +112,9 @@ def test_a_saved_detector_and_results_have_the_threshold_of_calibration_images(v
     archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
     (row,) = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
     assert row["threshold"] == state["threshold"]["score"]
+    photo = Image.open(io.BytesIO(png(3, True)))
+    place = draw("part.png", photo, saved.predict(photo), tmp_path)
+    assert archive.read(row["picture"]) == (tmp_path / place).read_bytes(), "heat follows the threshold too"
 
 
 def test_a_detector_with_references_is_calibrated_without_others(detector, tmp_path):

@@ -140,10 +140,10 @@ def test_what_is_asked_in_vain(visitor, client):
 def test_an_error_nobody_expected_is_one_sentence(visitor, monkeypatch, logged):
     visitor.fitted(1)
     number = visitor.upload("photographs", png(2))["number"]
-    monkeypatch.setattr("page.session.Photograph.open", lambda self, grey=None: 1 / 0)
+    monkeypatch.setattr("page.findings.Photograph.open", lambda self, grey=None: 1 / 0)
     assert "ZeroDivisionError" in visitor.ask("POST", f"/photographs/{number}/score", 500).json["error"]
     assert "could not answer POST" in logged()
-    monkeypatch.setattr("page.session.Photograph.open", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr("page.findings.Photograph.open", lambda *_: (_ for _ in ()).throw(MemoryError()))
     assert "not enough memory" in visitor.ask("POST", f"/photographs/{number}/score", 507).json["error"]
     monkeypatch.undo()
     visitor.ask("POST", f"/photographs/{number}/score")

@@ -59,15 +59,15 @@ def test_uploads_that_are_too_large_or_too_many(visitor):
 
 
 def test_uploads_at_once_are_never_more_than_there_are_places(client, visitor, monkeypatch):
-    from page import session
+    from page import collection
 
-    plain = session.receive
+    plain = collection.receive
 
     def slow(*given):
         time.sleep(0.1)
         return plain(*given)
 
-    monkeypatch.setattr(session, "receive", slow)
+    monkeypatch.setattr(collection, "receive", slow)
 
     def upload(kind, seed):
         with client.application.test_client() as own:

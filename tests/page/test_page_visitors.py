@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,9 +11,10 @@ from fdsl.api import Prediction
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
-from page.server import Visitors, make_server  # noqa: E402
-from page.session import Session  # noqa: E402
-from page.uploads import PREFIX, scratch_folder  # noqa: E402
+from page.collection import Collection  # noqa: E402
+from page.scratch import PREFIX, scratch_folder  # noqa: E402
+from page.server import make_server  # noqa: E402
+from page.visitors import Visitors  # noqa: E402
 from tests.support.photographs import png  # noqa: E402
 from tests.support.visitor import LIMITS, Visitor  # noqa: E402
 
@@ -39,7 +41,7 @@ def test_leaving_removes_the_uploads(client, tmp_path):
 
 def test_the_quietest_visitor_gives_way(tmp_path, monkeypatch):
     class Stub:
-        closed = is_empty = False
+        closed, uploads = False, SimpleNamespace(is_empty=False)
 
         def __init__(self, folder):
             self.folder = folder
@@ -47,14 +49,14 @@ def test_the_quietest_visitor_gives_way(tmp_path, monkeypatch):
         def close(self):
             self.closed = True
 
-    monkeypatch.setattr("page.server.MOST_SESSIONS", 2)
+    monkeypatch.setattr("page.visitors.MOST_SESSIONS", 2)
     visitors = Visitors(Stub, tmp_path)
     first, second = visitors.new(), visitors.new()
     kept, gone = visitors[first], visitors[second]
     assert visitors[first] is kept
     with pytest.raises(Exception, match="2 visitors are here already"):
         visitors.new()
-    monkeypatch.setattr("page.server.IDLE_SECONDS", 0)
+    monkeypatch.setattr("page.visitors.IDLE_SECONDS", 0)
     visitors.new()
     assert gone.closed and not kept.closed
     with pytest.raises(KeyError):
@@ -84,7 +86,7 @@ def test_eight_visitors_at_once(client):
 
 
 def test_fits_that_wait_leave_threads_for_pages(detector, tmp_path, monkeypatch):
-    from page import serve, server, session
+    from page import fit, serve, server
 
     assert serve.THREADS >= server.WAITING + 4
     monkeypatch.setattr(server, "WAITING", 3)
@@ -94,7 +96,7 @@ def test_fits_that_wait_leave_threads_for_pages(detector, tmp_path, monkeypatch)
     for seed in range(4):
         visitors.append(Visitor(page))
         visitors[-1].upload("references", png(seed))
-    session.MODEL.acquire()
+    fit.MODEL.acquire()
     try:
         with ThreadPoolExecutor(4) as pool:
 
@@ -104,14 +106,14 @@ def test_fits_that_wait_leave_threads_for_pages(detector, tmp_path, monkeypatch)
 
             fits = [pool.submit(learn, visitor) for visitor in visitors]
             deadline = time.monotonic() + 10
-            while not any(fit.done() for fit in fits) and time.monotonic() < deadline:
+            while not any(one.done() for one in fits) and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert page.get("/").status_code == 200 and visitors[0].ask("GET", "").json["fitted"] == []
-            session.MODEL.release()
-            codes = sorted(fit.result() for fit in fits)
+            fit.MODEL.release()
+            codes = sorted(one.result() for one in fits)
     finally:
-        if session.MODEL.locked():
-            session.MODEL.release()
+        if fit.MODEL.locked():
+            fit.MODEL.release()
     assert codes == [200, 200, 200, 503]
     assert page.post(f"{visitors[0].base}/learn", json={}).status_code == 200
 
@@ -136,7 +138,7 @@ def test_regions_are_drawn_while_others_look(client, visitor, monkeypatch):
         looking = pool.submit(session.state)
         try:
             assert drawing_now.wait(20)
-            assert pool.submit(lambda: session.is_empty).result(timeout=5) is False
+            assert pool.submit(lambda: session.uploads.is_empty).result(timeout=5) is False
         finally:
             go_on.set()
         assert looking.result()["photographs"][0]["regions"]
@@ -144,13 +146,13 @@ def test_regions_are_drawn_while_others_look(client, visitor, monkeypatch):
 
 def test_a_session_that_closes_while_a_reference_is_taken(visitor, client, monkeypatch):
     visitor.upload("references", png(1))
-    plain = Session._refuse_known
+    plain = Collection._refuse_copy
 
     def closed_meanwhile(self, *given):
         client.delete(visitor.base)
         plain(self, *given)
 
-    monkeypatch.setattr(Session, "_refuse_known", closed_meanwhile)
+    monkeypatch.setattr(Collection, "_refuse_copy", closed_meanwhile)
     answer = visitor.ask("POST", "/references", 404, query_string={"name": "b"}, data=png(1))
     assert "not here any more" in answer.json["error"]
 

@@ -1,6 +1,6 @@
 """Who uses the page, by its requests."""
 
-from page.session import Limits
+from page.collection import Limits
 from tests.support.photographs import png
 
 LIMITS = Limits(file_bytes=200_000, references=3, photographs=4)

@@ -17,6 +17,7 @@ from fdsl import summarize
 from fdsl.flags import evaluate_flags, export_flags, page_flags, predict_flags, run_from_flags, train_flags
 from tests.support.constants import ROOT
 from tests.test_documents import DOCUMENTS, code_lines
+from utils.arguments import SHORTEST_TOKEN
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, ModelError
 from utils.options import options_of
@@ -196,7 +197,7 @@ def sample(action):
     """Words that may stand behind a flag, of another value than the default."""
     if action.nargs == 0:
         return []
-    for value in (*map(str, reversed(list(action.choices or ()))), "2", "0.5", "x"):
+    for value in (*map(str, reversed(list(action.choices or ()))), "2", "0.5", "x", "x" * SHORTEST_TOKEN):
         try:
             assert action.type is None or action.type(value) is not None
             return [value]
