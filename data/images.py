@@ -218,6 +218,15 @@ def _resized_channels(image: Image.Image, width: int, height: int) -> list[np.nd
     return [np.frombuffer(one, np.uint8).reshape(height, width) for one in rows]
 
 
+def refuse_large(width: int, height: int, name: str) -> None:
+    """DataError, which begins with the `name`, for an image of more than `most_pixels`."""
+    if width * height > most_pixels():
+        raise DataError(
+            f"{name} {width}x{height} px is above the limit of {most_pixels():,} pixels; make it smaller or "
+            "raise the limit with --max-pixels"
+        )
+
+
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """The file with its header read and its size checked; whatever decoders raise inside becomes a
@@ -232,11 +241,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         # A stream, for Pillow maps a named file into memory: a TIFF on its side would be read with its sides
         # swapped.
         with opened(path) as stream, Image.open(stream, formats=FORMATS) as image:
-            if image.width * image.height > most_pixels():
-                raise DataError(
-                    f"{name}: {image.width}x{image.height} px is above the limit of {most_pixels():,} "
-                    "pixels; make it smaller or raise the limit with --max-pixels"
-                )
+            refuse_large(image.width, image.height, f"{name}:")
             yield image
     except DataError:
         raise

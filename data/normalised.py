@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import DataError
+from utils.limits import most_pixels
 
 logger = logging.getLogger("fdsl")
 OUTSIDE = 1e-3  # of 0 to 1: values may lie so far outside, by rounding
@@ -78,10 +79,11 @@ def find_normalisation(images: Iterable[Any]) -> Normalisation | None:
 
 
 def _is_float_photograph(image: object) -> bool:
-    """What data/photographs.py takes as floats: with plain values."""
+    """What data/photographs.py takes as floats: with plain values, and not too many."""
     if not isinstance(image, Tensor) or image.layout is not torch.strided or image.is_meta:
         return False
-    return image.is_floating_point() and image.ndim == 3 and image.shape[0] == 3
+    is_photograph = image.is_floating_point() and image.ndim == 3 and image.shape[0] == 3
+    return is_photograph and image[0].numel() <= most_pixels()
 
 
 def _holds(values: Tensor, outside: float = OUTSIDE) -> bool:

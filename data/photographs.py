@@ -6,6 +6,7 @@ import contextlib
 import glob
 import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 
 from data.grey import doubts_of
-from data.images import open_image, pages_left_out, to_rgb, upright
+from data.images import open_image, pages_left_out, refuse_large, to_rgb, upright
 from data.inputs import Listed, list_images
 from data.region_of_interest import MaskFolders
 from data.tensors import photograph_to_pixels
@@ -48,6 +49,9 @@ def as_photograph(
     if isinstance(image, (str, Path)):
         return open_image(image, grey)
     if isinstance(image, Image.Image):
+        refuse_large(*image.size, name)
+        if not all(image.size):
+            raise DataError(f"{name} has no pixels; give a photograph")
         try:
             return to_rgb(upright(image), grey)
         except Exception as error:  # it is closed, or read from a damaged file only now
@@ -67,6 +71,7 @@ def as_photograph(
         raise DataError(
             f"{name} is an array {image.shape} of {image.dtype}; give (H,W,3) RGB or (H,W) grey, uint8"
         )
+    refuse_large(image.shape[1], image.shape[0], name)
     return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
 
 
@@ -75,6 +80,7 @@ def _tensor_to_array(tensor: torch.Tensor, name: str) -> np.ndarray:
         raise DataError(f"{name} is a tensor without plain values; give a dense one")
     if tensor.ndim != 3 or tensor.shape[0] != 3:
         raise DataError(f"{name} is a tensor {tuple(tensor.shape)}; give (3,H,W), or (B,3,H,W) for several")
+    refuse_large(tensor.shape[2], tensor.shape[1], name)
     if tensor.is_floating_point():
         if not bool(((tensor >= 0) & (tensor <= 1)).all()):
             raise DataError(
@@ -175,4 +181,4 @@ def _pages(path: Path) -> str:
 def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items; the last may be shorter."""
     source = iter(items)
-    return iter(lambda: list(islice(source, size)), [])
+    return iter(lambda: list(islice(source, min(size, sys.maxsize))), [])

@@ -92,7 +92,7 @@ def _whatever_the_default_device(function: Function) -> Function:
 def _require_rate(rate: float) -> None:
     if not is_finite(rate) or not LOWEST_RATE <= rate < 1:
         raise ConfigError(
-            f"false_alarm_rate is {str(rate)[:40]}, which is not a number between 0 and 1 (from "
+            f"false_alarm_rate is {one_line(rate, 40)}, which is not a number between 0 and 1 (from "
             f"{LOWEST_RATE:g} on)."
         )
 
@@ -445,7 +445,7 @@ class AnomalyDetector:
     def set_threshold(self, score: float) -> None:
         """Calls a photograph anomalous from this score on; ConfigError unless it is a finite number."""
         if not is_finite(score):
-            raise ConfigError(f"score is {str(score)[:40]}, which is not a finite number.")
+            raise ConfigError(f"score is {one_line(score, 40)}, which is not a finite number.")
         self.threshold = Threshold(float(score), None, "given")
 
     def learn_threshold(self, images: Iterable[Photograph], labels: Sequence[bool]) -> None:
@@ -508,7 +508,7 @@ class AnomalyDetector:
         """`predict` for any number of photographs: yields as it goes and holds one batch at a time.
         ConfigError for a `batch_size` that is no whole number from 1 on."""
         if type(batch_size) is not int or batch_size < 1:
-            raise ConfigError(f"batch_size is {str(batch_size)[:40]}; give a whole number from 1 on.")
+            raise ConfigError(f"batch_size is {one_line(batch_size, 40)}; give a whole number from 1 on.")
         opened = (
             (image, self._photograph(self._plain(image, f"images[{place}]"), self.grey, f"images[{place}]"))
             for place, image in enumerate(each_image(images)[0])

@@ -4,6 +4,7 @@ that are in memory only."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import tarfile
@@ -175,6 +176,8 @@ def opened(path: str | Path) -> BinaryIO:
         return io.BytesIO(_held[os.fspath(path)])
     place = _split(path)
     if place is None:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would block
+            raise OSError(errno.EINVAL, "it is not a file", os.fspath(path))
         return open(path, "rb")
     member = _member(*place)
     with open(place[0], "rb") as archive:

@@ -1,5 +1,7 @@
 """The Python interface refuses what it cannot use with the errors that it documents."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,11 @@ def cut(folder):
     return Image.open(folder / "a.png")
 
 
+def pipe(folder):
+    os.mkfifo(folder / "a.png")
+    return folder / "a.png"
+
+
 NO_IMAGES = {
     "closed": closed,
     "cut": cut,
@@ -67,7 +74,11 @@ NO_IMAGES = {
     "meta": lambda _: torch.zeros(3, 8, 8, device="meta"),
     "sparse": lambda _: torch.zeros(3, 8, 8).to_sparse(),
     "nothing": lambda _: np.zeros((0, 0, 3), np.uint8),
+    "no pixels": lambda _: Image.new("RGB", (0, 0)),
     "missing": lambda folder: folder / "nowhere.png",
+    "pipe": pipe,
+    "giant array": lambda _: np.broadcast_to(np.uint8(0), (2**20, 2**20, 3)),
+    "giant tensor": lambda _: torch.zeros(1).expand(3, 2**20, 2**20),
 }
 
 
@@ -79,6 +90,7 @@ def test_what_is_no_image(made, tmp_path, kind):
         lambda: list(made.stream(image)),
         lambda: list(made.stream([image])),
         lambda: made.add_references(image),
+        lambda: made.calibrate(0.5, [image]),
     ):
         with pytest.raises(DataError):
             refuse()
@@ -154,8 +166,15 @@ def test_errors_name_the_argument(made):
         (lambda: made.learn_threshold([texture(1), texture(2)], ["good", ""]), "labels hold"),
         (lambda: made.predict([texture(1)], 0), "batch_size is 0"),
         (lambda: made.predict([texture(1)], "x"), "batch_size is x"),
+        (lambda: made.predict([texture(1)], "x\0\ny"), r"batch_size is x\\x00 y;"),
+        (lambda: made.set_threshold(np.zeros((9, 2))), r"score is \[\[0. 0.\] \[0. 0.\]"),
+        (lambda: made.calibrate("\x1b[2J"), r"false_alarm_rate is \\x1b\[2J"),
         (lambda: list(made.stream([texture(1)], True)), "batch_size is True"),
         (lambda: AnomalyDetector.from_backbone(preset="nothing"), "preset is nothing"),
     ):
         with pytest.raises((ConfigError, DataError), match=f"^{words}"):
             refused()
+
+
+def test_a_batch_may_be_as_large_as_a_number_can_be(made):
+    assert len(made.predict([texture(1), texture(2)], 10**400)) == 2

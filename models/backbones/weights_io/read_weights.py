@@ -56,7 +56,11 @@ def read_state(file: Path, prefix: str = "") -> dict[str, Tensor]:
     state, keys = _unwrapped(state)
     if not isinstance(state, dict) or not state:
         raise ModelError(f"{where} holds no state dict of tensors; {FETCH}.")
-    if all(isinstance(name, str) for name in state) and (prefix_of_model := _prefix(state)):
+    try:
+        prefix_of_model = _prefix(state) if all(isinstance(name, str) for name in state) else ""
+    except ValueError as error:
+        raise ModelError(f"{where} holds {one_line(error)}; save one of them alone.") from error
+    if prefix_of_model:
         keys.append(prefix_of_model.rstrip("."))
         cut = len(prefix_of_model)
         state = {name[cut:]: value for name, value in state.items() if name.startswith(prefix_of_model)}
@@ -86,11 +90,16 @@ def _unwrapped(content: Any) -> tuple[Any, list[str]]:
 
 def _prefix(state: Mapping[str, Any]) -> str:
     """The prefix of the names of the image model, or of the CLIP that it is part of; "" for none. Of a
-    teacher and its student the teacher's, which their authors publish."""
+    teacher and its student the teacher's, which their authors publish. ValueError for several models of which
+    none is that."""
     for last in PATCHES:
         prefixes = [name.removesuffix(last) for name in state if name == last or name.endswith(f".{last}")]
-        if prefixes:
-            return min(prefixes, key=lambda one: (not AVERAGED.search(one) and one != "", len(one), one))
+        outer = [one for one in prefixes if not any(one.startswith(other) for other in {*prefixes} - {one})]
+        models = [one for one in outer if AVERAGED.search(one)] or outer
+        if len(models) > 1:
+            raise ValueError(f"several models ({', '.join(one.rstrip('.') for one in models)})")
+        if models:
+            return models[0]
     return ""
 
 

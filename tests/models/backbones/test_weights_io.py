@@ -270,6 +270,13 @@ def test_weights_as_trainings_leave_them_are_read(tmp_path, state, load, wrapped
     assert "model.pth: the weights under" in logged()
 
 
+@pytest.mark.parametrize("names", [("left", "right"), ("a.b", "b.a"), ("teacher_a", "teacher_b")])
+def test_of_several_models_none_is_taken_at_random(tmp_path, state, load, names):
+    torch.save({f"{one}.{name}": value for one in names for name, value in state.items()}, tmp_path / "m.pt")
+    with pytest.raises(ModelError, match=f"m.pt holds several models \\({', '.join(names)}\\); save"):
+        load(tmp_path / "m.pt")
+
+
 @pytest.mark.parametrize(
     "more, named",
     [
