@@ -84,6 +84,13 @@ def find_session() -> None:
     g.session = current_app.extensions["visitors"][g.name]
 
 
+@sessions.teardown_request
+def leave_nothing(_: BaseException | None) -> None:
+    """Removes what was written for a visitor after they had left."""
+    if _has_left():
+        g.session.close()
+
+
 @sessions.get("/progress")
 def show_progress() -> dict[str, str]:
     return {"progress": g.session.progress}
@@ -195,13 +202,18 @@ def _file(path: Path, name: str) -> Response:
     return send_file(file, mimetype="application/octet-stream", as_attachment=True, download_name=name)
 
 
+def _has_left() -> bool:
+    """Whether the visitor whose request this is has left meanwhile."""
+    return "session" in g and g.name not in current_app.extensions["visitors"]
+
+
 def _refusal(error: Exception) -> tuple[dict[str, str], int]:
     """One sentence with the cause; what nobody expected goes to the log."""
     if isinstance(error, HTTPException):
         code = error.code or 500
         return {"error": SENTENCES.get(code) or error.description or error.name}, code
-    left = isinstance(error, OSError) and "name" in g and g.name not in current_app.extensions["visitors"]
-    if isinstance(error, KeyError) or left:  # a visitor's files are gone when he has left meanwhile
+    gone = isinstance(error, (OSError, DataError)) and _has_left()  # the files are gone too
+    if isinstance(error, KeyError) or gone:
         return {"error": "it is not here any more; load the page again"}, 404
     if isinstance(error, (DataError, ModelError, ConfigError)):
         return {"error": str(error)}, 422

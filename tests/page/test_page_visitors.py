@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fdsl.api import Prediction
+from data.images import open_image
+from fdsl.api import AnomalyDetector, Prediction
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
@@ -155,6 +156,40 @@ def test_a_session_that_closes_while_a_reference_is_taken(visitor, client, monke
     monkeypatch.setattr(Collection, "_refuse_copy", closed_meanwhile)
     answer = visitor.ask("POST", "/references", 404, query_string={"name": "b"}, data=png(1))
     assert "not here any more" in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    "method, path", [("POST", "/learn"), ("POST", "/calibrate"), ("GET", "/results.zip")]
+)
+def test_a_session_that_closes_while_its_files_are_read(visitor, client, monkeypatch, method, path):
+    visitor.fitted(1, 2)
+    visitor.scored(png(3))
+    visitor.upload("calibration", png(4))
+    plain = open_image
+
+    def closed_meanwhile(*given, **more):
+        client.delete(visitor.base)
+        return plain(*given, **more)
+
+    for module in ("page.uploads", "data.photographs"):
+        monkeypatch.setattr(f"{module}.open_image", closed_meanwhile)
+    answer = visitor.ask(method, path, 404, json={})
+    assert answer.json["error"] == "it is not here any more; load the page again"
+
+
+def test_nothing_is_left_of_a_detector_that_is_saved_while_its_session_closes(
+    visitor, client, monkeypatch, tmp_path
+):
+    visitor.fitted(1)
+    plain = AnomalyDetector.save
+
+    def closed_meanwhile(*given):
+        client.delete(visitor.base)
+        plain(*given)
+
+    monkeypatch.setattr(AnomalyDetector, "save", closed_meanwhile)
+    client.get(f"{visitor.base}/detector.safetensors").close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_pages_folder_is_removed_by_the_next(tmp_path, monkeypatch):
