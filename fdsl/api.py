@@ -455,8 +455,12 @@ class AnomalyDetector:
             raise ConfigError(
                 f"labels are a {type(labels).__name__}; give True or False for each photograph."
             )
-        labels = list(labels)
-        if not all(label in (True, False) for label in labels):
+        try:
+            labels = list(labels)
+            known = all(label in (True, False) for label in labels)
+        except (TypeError, ValueError, RuntimeError):  # an array's or tensor's, which is no list of truths
+            known = False
+        if not known:
             raise ConfigError("labels hold what is neither True nor False; give True where it is anomalous.")
         require_both_kinds(labels)
         scores = np.array([one.score for one in self.stream(images)])

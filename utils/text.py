@@ -50,8 +50,12 @@ def as_text(what: str, value: Any) -> str:
 
 def as_file(what: str, value: Any) -> Path:
     """`value` as a Path, if it can name a file; else ConfigError, which calls it `what`."""
-    path = Path(value) if isinstance(value, (str, os.PathLike)) else None
-    if path is None or not path.name or "\0" in path.name or len(os.fsencode(path.name)) > LONGEST_NAME:
+    path = Path(value) if isinstance(value, (str, os.PathLike)) else Path()
+    try:
+        name = os.fsencode(path.name)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        name = b""
+    if not name or b"\0" in name or len(name) > LONGEST_NAME:
         raise ConfigError(f"{what} {one_line(repr(value), 40)} is no name of a file.")
     return path
 

@@ -102,7 +102,7 @@ def test_labels_that_are_none(made):
 
 
 NO_TEXT = (None, 1, b"x", [], {}, object())
-NO_FILE = (*NO_TEXT, "", "/", "a\0b", "x" * 300)
+NO_FILE = (*NO_TEXT, "", "/", "a\0b", "x" * 300, "\ud800")
 
 
 @pytest.mark.parametrize("value", NO_FILE, ids=lambda value: str(value)[:9].replace("\0", "0"))
@@ -164,6 +164,9 @@ def test_errors_name_the_argument(made):
         (lambda: made.forget(false_alarm_rate="yes"), "false_alarm_rate is yes"),
         (lambda: made.learn_threshold([texture(1), texture(2)], [0, float("nan")]), "labels hold"),
         (lambda: made.learn_threshold([texture(1), texture(2)], ["good", ""]), "labels hold"),
+        (lambda: made.learn_threshold([texture(1), texture(2)], np.zeros((2, 2))), "labels hold"),
+        (lambda: made.learn_threshold([texture(1), texture(2)], torch.zeros(2, 2)), "labels hold"),
+        (lambda: made.learn_threshold([texture(1), texture(2)], torch.zeros(())), "labels hold"),
         (lambda: made.predict([texture(1)], 0), "batch_size is 0"),
         (lambda: made.predict([texture(1)], "x"), "batch_size is x"),
         (lambda: made.predict([texture(1)], "x\0\ny"), r"batch_size is x\\x00 y;"),
