@@ -8,20 +8,21 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from data.grey import doubts_of
+from data.grey import doubts_of, find_range
 from data.images import open_image, pages_left_out, refuse_large, to_rgb, upright
 from data.inputs import Listed, list_images
+from data.normalised import Normalisation, find_normalisation
 from data.region_of_interest import MaskFolders
 from data.tensors import photograph_to_pixels
 from utils.archives import is_file
@@ -33,13 +34,10 @@ from utils.tile_layout import TileLayout
 
 logger = logging.getLogger("fdsl")
 Item = TypeVar("Item")
+Photograph = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 
-def as_photograph(
-    image: str | Path | Image.Image | np.ndarray | torch.Tensor,
-    grey: GreyRange | None = None,
-    name: str = "an image",
-) -> Image.Image:
+def as_photograph(image: Photograph, grey: GreyRange | None = None, name: str = "an image") -> Image.Image:
     """One image as an upright RGB photograph.
 
     A path; a PIL image of any mode; an array (H,W,3) or (H,W) uint8; a tensor (3,H,W) uint8, or float in
@@ -111,6 +109,48 @@ def each_image(images: object, name: str = "images") -> tuple[Iterable, bool]:
     return images, False
 
 
+def name_of(image: Photograph, number: int) -> str:
+    """What messages call the `number`-th of several images."""
+    return printable(Path(image).name) if isinstance(image, (str, Path)) else f"image {number}"
+
+
+@dataclass(frozen=True)
+class PhotographReader:
+    """Reads all photographs of a part as its references were read.
+
+    grey: the range of photographs of more than 8 bits. normalisation: of float tensors. masks: those of each
+    photograph, where --roi or --ignore names folders. Each is None where there is none.
+    """
+
+    grey: GreyRange | None = None
+    normalisation: Normalisation | None = None
+    masks: MaskFolders | None = None
+
+    def suited_to(self, images: Sequence[Photograph], grey_range: str | None) -> PhotographReader:
+        """A reader with the same masks and with the normalisation and the grey range of these references;
+        `grey_range`: LOW:HIGH, in place of the one that is found. DataError for what cannot be read."""
+        found = replace(self, normalisation=find_normalisation(images))
+        return replace(found, grey=find_range(map(found.plain, images), grey_range))
+
+    def plain(self, image: Photograph, name: str = "an image") -> Any:
+        """A float tensor (3,H,W) before its normalisation; any other image as it is. DataError, which calls
+        it by its `name`, for values that the normalisation does not give."""
+        return image if self.normalisation is None else self.normalisation.plain(image, name)
+
+    def read(self, image: Photograph, name: str = "an image") -> Image.Image:
+        """A plain image as an upright RGB photograph, with its own mask where there are some; DataError as
+        `as_photograph`, and for an image without a path where there are masks."""
+        photo = as_photograph(image, self.grey, name)
+        if self.masks is None:
+            return photo
+        if not isinstance(image, (str, Path)):
+            raise DataError(f"{name} has no path, by which its mask in {self.masks} is found; give paths")
+        return self.masks.on(photo, image)
+
+
+AS_IT_IS = PhotographReader()
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A photograph that was read: its name, the RGB picture, and what a detector takes (3,S,S), with tiles
@@ -133,11 +173,9 @@ def read_ahead(
     ahead: int,
     layout: TileLayout | None = None,
     stamped: bool = False,
-    grey: GreyRange | None = None,
-    masks: MaskFolders | None = None,
+    reader: PhotographReader = AS_IT_IS,
 ) -> Iterator[Loaded]:
-    """The photographs in order, read by `threads` threads, at most `ahead` of them in advance; with `masks`
-    each one has its own."""
+    """The photographs in order, read by `threads` threads, at most `ahead` of them in advance."""
 
     def read(name: str, path: Path | None, reason: str) -> Loaded:
         stamp = None
@@ -146,13 +184,11 @@ def read_ahead(
         with contextlib.suppress(OSError):  # before it is read: what is written meanwhile is another file
             stamp = stamp_of(path) if stamped and is_file(path) else None
         try:
-            photo = open_image(path, grey)
-            if masks is not None:
-                photo = masks.on(photo, path)
-                if stamp is not None:  # another mask is another photograph
-                    stamp["digest"] = masks.digest_with(path, stamp["digest"])
+            photo = reader.read(path)
+            if reader.masks is not None and stamp is not None:  # another mask is another photograph
+                stamp["digest"] = reader.masks.digest_with(path, stamp["digest"])
             pixels = photograph_to_pixels(photo, size, layout)
-            doubt = _pages(path) or "".join(doubts_of([path], grey))
+            doubt = _pages(path) or "".join(doubts_of([path], reader.grey))
             if stamped and stamp is None:
                 raise DataError("was written while it was read; give it again")
             return Loaded(name, photo, pixels, "", doubt, stamp, path if os.path.isfile(path) else None)

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from data.images import IMAGE_SUFFIXES, image_size, open_image, rotation_doubt, size_doubt
 from data.masks import key
 from utils.config import MethodConfig
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 from utils.files import content_digest
 from utils.text import printable
 
@@ -57,6 +57,14 @@ def _combined(files: Mapping[str, Path], side: int) -> np.ndarray:
         flag, path = next(iter(files.items()))
         raise DataError(f"{flag} {printable(path)}: leaves nothing to evaluate; {CURES[flag]}")
     return left
+
+
+def checked_roi(mask: np.ndarray, side: int) -> np.ndarray:
+    """A copy of a mask that somebody made; ConfigError unless it is (side, side) uint8."""
+    shape, kind = getattr(mask, "shape", None), getattr(mask, "dtype", type(mask).__name__)
+    if shape != (side, side) or kind != np.uint8:
+        raise ConfigError(f"mask is {shape} {kind}; give ({side},) * 2 uint8.")
+    return mask.copy()
 
 
 class MaskFolders:

@@ -3,111 +3,59 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, replace
-from functools import partial, wraps
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from data.grey import find_range
 from data.images import open_image
-from data.normalised import Normalisation, find_normalisation
-from data.photographs import as_photograph, each_image, in_batches
-from data.region_of_interest import MaskFolders
+from data.photographs import Photograph, PhotographReader, each_image, in_batches
+from data.region_of_interest import MaskFolders, checked_roi
 from fdsl.config.contradictions import Combined
 from fdsl.config.presets import with_preset
-from fdsl.config.run_config import LOWEST_RATE, FittedConfig, RunConfig, Threshold
+from fdsl.config.run_config import FittedConfig, RunConfig, Threshold
 from fdsl.detector_state import (
-    NORMALISATION,
-    facts_of_references,
     load_detector,
+    reader_of,
+    references_of,
     restored,
     save_detector,
     tensors_of,
     with_masks,
 )
 from fdsl.factory import build_detector, detector_config, moved_config
-from fdsl.prediction import Prediction
-from fdsl.references.reference_checks import statistics_of_references, usable_references
-from fdsl.references.reference_store import (
-    Photograph,
-    StoredReference,
-    digest_of,
-    references_of,
-    tensors_of_references,
-    to_store,
-    without_named,
-)
+from fdsl.prediction import Prediction, predictions_of, threshold_of_bulk
+from fdsl.references.fitted_references import FittedReferences, take_references
+from fdsl.references.reference_store import StoredReference
 from fdsl.references.rotation import fit_references
 from fdsl.references.transductive import encode_test_images, standing_for_all
 from fdsl.scoring import Scorer, fused_scores
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_metadata import FORMAT_VERSION, DetectorMetadata
+from fdsl.thresholds.decision import USUAL_RATE, Decision, checked_labels, require_rate
 from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores, set_scales
-from fdsl.thresholds.threshold import NormalScores, batch_threshold, labelled_threshold, require_both_kinds
+from fdsl.thresholds.threshold import labelled_threshold
 from models.backbone import Backbone
 from models.detector import Detector
-from models.features import CHANNELS, ScoreMaps, fuse
+from models.features import CHANNELS
 from models.method import Method
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
 from utils.archives import held_in_memory
 from utils.config import AUTO, BackboneConfig, MethodConfig, WindowConfig
+from utils.device import whatever_the_default_device
 from utils.errors import ConfigError, DataError, ModelError
-from utils.grey_range import GreyRange
-from utils.image_statistics import PER_IMAGE, reason_of, statistics_of
-from utils.numbers import TINY, is_finite
+from utils.image_statistics import statistics_of
+from utils.numbers import is_finite
 from utils.options import HEADS, options_of, takes_options
-from utils.text import as_file, one_line, printable
-
-logger = logging.getLogger("fdsl")
+from utils.text import as_file, one_line
 
 BATCH = 4
-HEAT_RATE = 0.01  # pictures without a pixel threshold: what this share of normal images reaches is opaque
-USUAL_RATE = 0.5  # and what this share reaches is where heat begins
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _whatever_the_default_device(function: Function) -> Function:
-    """`function` as if nobody had called torch.set_default_device: a detector says where its tensors lie.
-    Where nobody has, nothing is done, for that costs 2 us in each call of PyTorch."""
-
-    @wraps(function)
-    def wrapped(*args: Any, **named: Any) -> Any:
-        if torch.empty(0).device.type == "cpu":
-            return function(*args, **named)
-        with torch.device("cpu"):
-            return function(*args, **named)
-
-    return cast(Function, wrapped)
-
-
-def _require_rate(rate: float) -> None:
-    if not is_finite(rate) or not LOWEST_RATE <= rate < 1:
-        raise ConfigError(
-            f"false_alarm_rate is {one_line(rate, 40)}, which is not a number between 0 and 1 (from "
-            f"{LOWEST_RATE:g} on)."
-        )
-
-
-def _name_of(image: Photograph, number: int) -> str:
-    """What messages call the `number`-th of several images."""
-    return printable(Path(image).name) if isinstance(image, (str, Path)) else f"image {number}"
-
-
-def _outlier_sentence(given: Sequence[Photograph], number: int) -> str:
-    return (
-        f"{_name_of(given[number], number + 1)} scores far above the other references; it may show a defect. "
-        "It is ignored for the threshold but stays in the memory bank, so that similar defects will be "
-        "missed. Remove it if it is defective."
-    )
 
 
 class AnomalyDetector:
@@ -115,23 +63,20 @@ class AnomalyDetector:
 
     Make one with `from_checkpoint`, `from_backbone` or `load`; `fit` the references; `predict`.
     `threshold` (None: no decision) is set by `fit`, `calibrate`, `set_threshold` or `learn_threshold`.
-    Not thread-safe.
+    Not thread-safe. Its parts are immutable and are replaced: `reader` reads photographs as the references
+    were read, `references` is what it keeps of these, `decision` is what it decides by.
     """
 
     def __init__(self, detector: Detector, config: FittedConfig) -> None:
         self.config = replace(config, fingerprint=detector.backbone.fingerprint)
         self.scorer = Scorer(detector)
-        self.masks: MaskFolders | None = None  # of its photographs, where --roi or --ignore names folders
+        masks = None
         if detector.roi is None:
-            self.masks = MaskFolders.of(config.detector.options, detector.image_size, detector.grid)
-        self.threshold: Threshold | None = None
-        self.normal: NormalScores | None = None
-        self.grey: GreyRange | None = None  # of photographs of more than 8 bits
-        self.normalisation: Normalisation | None = None  # of float tensors
-        self.statistics = np.empty((0, PER_IMAGE))  # of each reference; photographs are held against them
-        self.stored: list[StoredReference] = []  # the references' files, so that others can be added to them
+            masks = MaskFolders.of(config.detector.options, detector.image_size, detector.grid)
+        self.reader = PhotographReader(masks=masks)
+        self.references = FittedReferences()
+        self.decision = Decision()
         self.min_area = 1  # of a region that predictions name: pixels of the photograph
-        self.reference_sizes: list[tuple[int, int]] = []  # (width, height) of each
 
     def __repr__(self) -> str:
         made, count, limit = self.config.detector, self.config.references, self.threshold
@@ -144,7 +89,7 @@ class AnomalyDetector:
 
     @classmethod
     @takes_options(BackboneConfig, MethodConfig, WindowConfig)
-    @_whatever_the_default_device
+    @whatever_the_default_device
     def from_checkpoint(
         cls,
         path: str | Path,
@@ -173,7 +118,7 @@ class AnomalyDetector:
 
     @classmethod
     @takes_options(BackboneConfig, MethodConfig, WindowConfig, but_for=HEADS)
-    @_whatever_the_default_device
+    @whatever_the_default_device
     def from_backbone(
         cls,
         *,
@@ -218,17 +163,36 @@ class AnomalyDetector:
         return detector.memories.whole is not None or not detector.method.needs_references
 
     @property
+    def threshold(self) -> Threshold | None:
+        """From which scores on an image and a patch are anomalous; None: nothing is decided."""
+        return self.decision.threshold
+
+    @threshold.setter
+    def threshold(self, threshold: Threshold | None) -> None:
+        self.decision = replace(self.decision, threshold=threshold)
+
+    @property
     def false_alarm_rate(self) -> float | None:
         """The target false-positive rate for which its own scores of normal images gave its threshold; None
         for any other threshold."""
-        return None if self.threshold is None or self.normal is None else self.threshold.rate
+        return self.decision.rate
 
     @property
     def trust(self) -> str:
         """How far its threshold is to be trusted; "" where it is not of scores of normal images."""
-        return "" if self.normal is None or self.false_alarm_rate is None else self.normal.trust
+        return self.decision.trust
 
-    @_whatever_the_default_device
+    @property
+    def heat_scale(self) -> tuple[float, float]:
+        """The map values from which on pictures show heat, and show it opaque."""
+        return self.decision.heat_scale(self.method.hottest)
+
+    @property
+    def stored(self) -> list[StoredReference]:
+        """The references' files, so that others can be added to them."""
+        return self.references.stored
+
+    @whatever_the_default_device
     def another(self) -> AnomalyDetector:
         """A copy of this detector that changes by itself from now on; they share the
         backbone's weights."""
@@ -242,22 +206,20 @@ class AnomalyDetector:
         `mask` (S,S) uint8 with S the `image_size`; `name`: what reports call it. ConfigError for another mask
         or for settings that know no region of interest, ModelError where it leaves no patch.
         """
-        detector = self.scorer.detector
-        shape, kind = getattr(mask, "shape", None), getattr(mask, "dtype", type(mask).__name__)
-        if shape != (self.image_size,) * 2 or kind != np.uint8:
-            raise ConfigError(f"mask is {shape} {kind}; give ({self.image_size},) * 2 uint8.")
+        roi = torch.from_numpy(checked_roi(mask, self.image_size))
         options = replace(self.config.detector.options, roi=name, ignore=None)
         config = replace(self.config, detector=replace(self.config.detector, options=options))
-        detector.restrict(torch.from_numpy(mask.copy()))
-        self.config, detector.method.options, self.masks = config, options, None
+        self.scorer.detector.restrict(roi)
+        self.config, self.method.options = config, options
+        self.reader = replace(self.reader, masks=None)
 
-    @_whatever_the_default_device
+    @whatever_the_default_device
     def fit(
         self,
         references: Photograph | Iterable[Photograph] = (),
         *,
         rotations: int | str | None = None,
-        false_alarm_rate: float | None = 0.01,
+        false_alarm_rate: float | None = USUAL_RATE,
         test_images: Photograph | Iterable[Photograph] = (),
     ) -> None:
         """Fits the memory bank to references; what it held before is forgotten.
@@ -271,76 +233,34 @@ class AnomalyDetector:
         once, and a reference that shows no part is left out, with a warning. Raises DataError, ModelError.
         """
         if false_alarm_rate is not None:
-            _require_rate(false_alarm_rate)
+            require_rate(false_alarm_rate)
         if rotations is None:
             rotations = self.method.rotations
         options_of(RunConfig)["rotations"].refuse(rotations)
+        detector, made = self.scorer.detector, self.config.detector
         given = list(each_image(references, "references")[0])
         tested = standing_for_all(list(each_image(test_images, "test_images")[0]))
-        normalisation = find_normalisation(given or tested)
-        if normalisation is not None:
-            given, tested = ([normalisation.plain(one) for one in images] for images in (given, tested))
-        grey = find_range(given or tested, self.config.detector.options.grey_range)
-        given, photographs, files = self._usable(given, grey)
-        if not photographs and self.scorer.detector.method.needs_references:
+        reader = self.reader.suited_to(given or tested, made.options.grey_range)
+        given, tested = (list(map(reader.plain, images)) for images in (given, tested))
+        fitted, photographs, names = take_references(given, reader, self.image_size, self.stored)
+        if not photographs and self.method.needs_references:
             raise DataError("references: there is no photograph; give at least one normal image")
-        made = self.config.detector
         Combined(made.method, made.options, made.windows, len(photographs)).refuse()
-        self.threshold = self.normal = None
-        self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
-        self.normalisation = normalisation
-        self.statistics = statistics_of_references(photographs, self.image_size)
-        self.stored = files
+        self.reader, self.references, self.decision = reader, fitted, Decision()
         self.config = replace(self.config, references=len(photographs), rotations=1)
-        if self.scorer.detector.is_transductive:
-            seen = (self._photograph(image, grey, "a test image") for image in tested)
+        if detector.is_transductive:
+            seen = (reader.read(image, "a test image") for image in tested)
             encode_test_images(self.scorer, seen, len(tested))
         if not photographs:
             return
-        with self.scorer.detector.encoding_once():
+        with detector.encoding_once():
             rotations = fit_references(self.scorer, photographs, rotations)
             self.config = replace(self.config, rotations=rotations)
             set_scales(self.scorer, photographs, rotations)
-            if false_alarm_rate is not None:
-                self.normal = normal_scores(self.scorer, photographs, rotations, self.config.image_score)
-        if self.normal is not None and false_alarm_rate is not None:
-            if self.normal.outlier is not None:
-                logger.warning("warning: %s", _outlier_sentence(given, self.normal.outlier))
-            self.calibrate(false_alarm_rate)
-
-    def _plain(self, image: Photograph, name: str) -> Photograph:
-        """One image; a tensor that was normalised as the references were is given before that."""
-        return image if self.normalisation is None else self.normalisation.plain(image, name)
-
-    def _photograph(self, image: Photograph, grey: GreyRange | None, name: str) -> Image.Image:
-        """One image as an upright RGB photograph, with its own mask where there are some; DataError, which
-        calls it by its `name`."""
-        photo = as_photograph(image, grey, name)
-        if self.masks is None:
-            return photo
-        if not isinstance(image, (str, Path)):
-            raise DataError(f"{name} has no path, by which its mask in {self.masks} is found; give paths")
-        return self.masks.on(photo, image)
-
-    def _usable(
-        self, given: Sequence[Photograph], grey: GreyRange | None
-    ) -> tuple[list[Photograph], list[Image.Image], list[StoredReference]]:
-        """The references that count (fdsl/references/reference_checks.py): as given, as RGB photographs and
-        as files."""
-        photographs = [
-            self._photograph(image, grey, f"references[{place}]") for place, image in enumerate(given)
-        ]
-        names = [_name_of(image, number) for number, image in enumerate(given, start=1)]
-        usable, files = (usable_references(photographs, names, self.image_size), to_store(given, self.stored))
-        if len(usable) < len(given):
-            digests = {digest_of(given[place], place + 1) for place in usable}
-            files = [one for one in files if one.digest in digests]
-        return [given[place] for place in usable], [photographs[place] for place in usable], files
-
-    def _reason(self, statistics: np.ndarray) -> str:
-        """Why a photograph of these statistics cannot be judged; "" where it can, or there are no
-        references."""
-        return reason_of(statistics, self.statistics) if len(self.statistics) else ""
+            if false_alarm_rate is None:
+                return
+            normal = normal_scores(self.scorer, photographs, rotations, self.config.image_score)
+        self.decision = Decision.of_references(normal, names, false_alarm_rate)
 
     def add_references(
         self, references: Photograph | Iterable[Photograph], *, false_alarm_rate: float | str | None = AUTO
@@ -351,52 +271,33 @@ class AnomalyDetector:
         threshold was given or calibrated on labels or a batch, this threshold. Raises as `fit`, and
         ConfigError for a detector that does not carry its references.
         """
-        self._require_stored()
-        more = [self._plain(one, "a reference") for one in each_image(references, "references")[0]]
-        self._refit(self.stored, more, false_alarm_rate)
+        self._refit((), each_image(references, "references")[0], false_alarm_rate)
 
     def forget(self, *names: str, false_alarm_rate: float | str | None = AUTO) -> None:
         """Takes references out, by their names or digests (`stored`), as if they had never been given.
         `false_alarm_rate` and errors as in `add_references`; ConfigError for a name that none has, or
         several."""
-        self._require_stored()
-        self._refit(without_named(self.stored, names), [], false_alarm_rate)
+        self._refit(names, (), false_alarm_rate)
 
-    def _require_stored(self) -> None:
-        if not self.stored:
-            raise ConfigError(
-                "This detector does not carry its references, so none can be added or taken out; make it "
-                "anew from their photographs."
-            )
+    def _refit(self, names: Sequence[str], more: Iterable[Photograph], rate: float | str | None) -> None:
+        """Fits its references without those of these names, and more; nothing has changed where that
+        fails."""
         if self.scorer.detector.is_transductive:
             raise ConfigError(
-                "This detector compares test images with each other: make it anew from its "
-                "references and theirs."
+                "This detector compares test images with each other: make it anew from its references and "
+                "theirs."
             )
-
-    def _refit(
-        self, references: Sequence[StoredReference], more: Sequence[Photograph], rate: float | str | None
-    ) -> None:
-        """Fits these references and more; nothing has changed where that fails."""
-        if isinstance(rate, str) and rate != AUTO:
-            raise ConfigError(f"false_alarm_rate is {one_line(rate, 40)}: give a number, None or {AUTO}.")
-        before, other, chosen = self.stored, self.another(), self.threshold
-        own = self.false_alarm_rate
-        usual = None if self.normal is None else 0.01
-        wanted = (own or usual) if isinstance(rate, str) else rate
-        with held_in_memory([(one.name, one.content) for one in references]) as files:
-            other.fit([*files, *more], rotations=self.config.rotations, false_alarm_rate=wanted)
-        other.normalisation = self.normalisation or other.normalisation
-        if isinstance(rate, str) and own is None:
-            other.threshold = chosen
-        elif self.normal is not None and self.normal.is_calibrated and wanted is not None:
-            logger.warning(
-                "warning: the calibration was of the references before; the threshold now comes from the "
-                "references alone: give the calibration images again."
-            )
-        names = {one.digest: one for one in (*before, *to_store(more))}
-        other.stored = [names.get(one.digest, one) for one in other.stored]
-        self.__dict__.update(other.__dict__)
+        before = {one.digest: one for one in self.references.stored_without(names)}
+        plain = [self.reader.plain(one, "a reference") for one in more]
+        wanted, other = self.decision.rate_of_refit(rate), self.another()
+        with held_in_memory([(one.name, one.content) for one in before.values()]) as files:
+            other.fit([*files, *plain], rotations=self.config.rotations, false_alarm_rate=wanted)
+        normalisation = self.reader.normalisation or other.reader.normalisation
+        other.reader = replace(other.reader, normalisation=normalisation)
+        stored = [before.get(one.digest, one) for one in other.stored]
+        other.references = replace(other.references, stored=stored)
+        other.decision = self.decision.refitted(other.decision, rate)
+        vars(self).update(vars(other))
 
     def calibrate(
         self, false_alarm_rate: float, images: Photograph | Iterable[Photograph] | None = None
@@ -408,39 +309,13 @@ class AnomalyDetector:
         that are known, of earlier calibration images or of the references. Raises ConfigError for a rate
         outside 0 to 1, or where no scores are known; DataError where no image can be judged.
         """
-        _require_rate(false_alarm_rate)
+        require_rate(false_alarm_rate)
+        decision = self.decision
         if images is not None:
-            plain = [self._plain(one, "a calibration image") for one in each_image(images)[0]]
-            self.normal = self._calibration_scores(plain)
-        if self.normal is None:
-            raise ConfigError(
-                "No scores of normal images are known, so no false-positive rate can be aimed at: give "
-                "calibration images, fit the references with a rate, or set a threshold."
-            )
-        self.threshold = self.normal.threshold(false_alarm_rate)
-
-    def _calibration_scores(self, images: Sequence[Photograph]) -> NormalScores:
-        """Scores of calibration images, each once; references, and those that cannot be judged, are left out
-        with a warning."""
-        digests, once = {one.digest for one in self.stored}, dict[str, Photograph]()
-        for number, image in enumerate(images, start=1):
-            digest = digest_of(image, number)
-            if digest in digests:
-                name = _name_of(image, number)
-                logger.warning("warning: %s is a reference, and is left out of the calibration", name)
-            else:
-                once.setdefault(digest, image)
-        images = list(once.values())
-        photographs = [self._photograph(image, self.grey, "a calibration image") for image in images]
-        reasons = [self._reason(one) for one in statistics_of_references(photographs, self.image_size)]
-        for number, (image, reason) in enumerate(zip(images, reasons), start=1):
-            if reason:
-                name = _name_of(image, number)
-                logger.warning("warning: %s is left out of the calibration: %s", name, reason)
-        usable = [photo for photo, reason in zip(photographs, reasons) if not reason]
-        if not usable:
-            raise DataError("no calibration image shows what the references show; give some")
-        return calibration_scores(self.scorer, usable, len(usable), self.config.image_score)
+            usable = self.references.calibration_images(each_image(images)[0], self.reader, self.image_size)
+            normal = calibration_scores(self.scorer, usable, len(usable), self.config.image_score)
+            decision = Decision(normal=normal)
+        self.decision = decision.at(false_alarm_rate)
 
     def set_threshold(self, score: float) -> None:
         """Calls a photograph anomalous from this score on; ConfigError unless it is a finite number."""
@@ -451,49 +326,20 @@ class AnomalyDetector:
     def learn_threshold(self, images: Iterable[Photograph], labels: Sequence[bool]) -> None:
         """Sets the threshold with the best F1 on labelled photographs (True: anomalous); see
         `labelled_threshold`."""
-        if not isinstance(labels, Iterable):
-            raise ConfigError(
-                f"labels are a {type(labels).__name__}; give True or False for each photograph."
-            )
-        try:
-            labels = list(labels)
-            known = all(label in (True, False) for label in labels)
-        except (TypeError, ValueError, RuntimeError):  # an array's or tensor's, which is no list of truths
-            known = False
-        if not known:
-            raise ConfigError("labels hold what is neither True nor False; give True where it is anomalous.")
-        require_both_kinds(labels)
+        checked = checked_labels(labels)
         scores = np.array([one.score for one in self.stream(images)])
-        if len(scores) != len(labels):
-            raise ConfigError(f"There are {len(scores)} labelled photographs but {len(labels)} labels.")
-        self.threshold = labelled_threshold(scores, np.asarray(labels, bool))
+        if len(scores) != len(checked):
+            raise ConfigError(f"There are {len(scores)} labelled photographs but {len(checked)} labels.")
+        self.threshold = labelled_threshold(scores, checked)
 
     def learn_threshold_from_batch(
-        self, images: Photograph | Iterable[Photograph] | Sequence[Prediction], false_alarm_rate: float = 0.01
+        self, images: Photograph | Iterable[Photograph], false_alarm_rate: float = USUAL_RATE
     ) -> None:
         """Sets the threshold from the bulk of the input images, of which most are to be normal; of many, 200
-        are drawn. Their predictions, where they are there already, are taken as they are. See
-        `batch_threshold`. ConfigError for a rate outside 0 to 1 or too few photographs."""
-        _require_rate(false_alarm_rate)
-        if isinstance(images, list) and all(isinstance(one, Prediction) for one in images):
-            found = images
-        else:
-            found = list(self.stream(standing_for_all(list(each_image(images)[0]))))
-        scores = np.array([one.score for one in found])
-        peaks = np.array([one.patch_map.max() for one in found], np.float64)
-        self.threshold = batch_threshold(scores, peaks, false_alarm_rate)
-
-    @property
-    def heat_scale(self) -> tuple[float, float]:
-        """The map values from which on pictures show heat, and show it opaque: what the map of every other
-        normal image reaches, and the pixel threshold. Where one is not known it is made up from the other, or
-        from what the method's maps reach."""
-        normal, limit = self.normal, self.threshold
-        high = limit.pixel_threshold if limit is not None and limit.pixel_threshold is not None else None
-        if high is None:
-            high = self.method.hottest / 2 if normal is None else normal.pixel_threshold(HEAT_RATE)
-        low = high / 2 if normal is None else normal.pixel_threshold(USUAL_RATE)
-        return min(low, high / 2) if low >= high else low, max(high, TINY)
+        are drawn. See `batch_threshold`. ConfigError for a rate outside 0 to 1 or too few photographs."""
+        require_rate(false_alarm_rate)
+        standing = standing_for_all(list(each_image(images)[0]))
+        self.threshold = threshold_of_bulk(list(self.stream(standing)), false_alarm_rate)
 
     def predict(
         self, images: Photograph | Iterable[Photograph], batch_size: int = BATCH
@@ -514,74 +360,45 @@ class AnomalyDetector:
         if type(batch_size) is not int or batch_size < 1:
             raise ConfigError(f"batch_size is {one_line(batch_size, 40)}; give a whole number from 1 on.")
         opened = (
-            (image, self._photograph(self._plain(image, f"images[{place}]"), self.grey, f"images[{place}]"))
+            (image, self.reader.read(self.reader.plain(image, name := f"images[{place}]"), name))
             for place, image in enumerate(each_image(images)[0])
         )
         for batch in in_batches(opened, batch_size):
             photographs = [photo for _, photo in batch]
-            predictions = self.predict_batch(
-                self.to_batch(photographs), [photo.size for photo in photographs]
-            )
-            for (image, _), one in zip(batch, predictions):
+            work = self.begin_batch(self.to_batch(photographs), [photo.size for photo in photographs])
+            for (image, _), one in zip(batch, work()):
                 if isinstance(image, (str, Path)):
-                    opens = partial(open_image, image, self.grey)
+                    opens = partial(open_image, image, self.reader.grey)
                     one = replace(one, path=Path(image), opens=opens)
                 yield one
 
-    @_whatever_the_default_device
+    @whatever_the_default_device
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
         """RGB photographs -> (B,3,S,S) uint8, resized; with tiles (B,1+T,3,S,S); their own masks are a fourth
         channel."""
         return self.scorer.to_batch(photographs)
 
-    @_whatever_the_default_device
-    def predict_batch(
-        self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
-    ) -> list[Prediction]:
-        """Predictions for a batch (B,3,S,S) of `to_batch`; `sizes` are the photographs' (width, height).
-
-        `names`: what errors call the photographs. Raises ModelError for a map that is not finite.
-        """
-        return self.begin_batch(batch, sizes, names)()
-
-    @_whatever_the_default_device
+    @whatever_the_default_device
     def begin_batch(
         self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
     ) -> Callable[[], list[Prediction]]:
-        """What gives the predictions of `predict_batch` once they are asked for; a GPU works on them from now
-        on. It raises the ModelError."""
+        """A function that gives the predictions of a batch of `to_batch`; a GPU works on them from now on.
+
+        `sizes`: the photographs' (width, height). `names`: what errors call them. The function raises
+        ModelError for a map that is not finite.
+        """
         named = names or [f"photograph {number} of {len(sizes)}" for number in range(1, len(sizes) + 1)]
         raw = self.scorer.begin(batch, named)
         whole = (batch if batch.dim() == 4 else batch[:, 0]).cpu().numpy()
         statistics = [statistics_of(image[:CHANNELS]) for image in whole]
-        return lambda: self._predictions(raw(), sizes, statistics)
 
-    def _predictions(
-        self, raw: ScoreMaps, sizes: Sequence[tuple[int, int]], statistics: Sequence[np.ndarray]
-    ) -> list[Prediction]:
-        """Those of photographs with these score maps, (width, height) and image statistics (10,)."""
-        maps, scores = fused_scores(raw, self.scorer.detector.settings, self.config.image_score)
-        limit, scale = self.threshold, self.heat_scale
-        return [
-            Prediction(
-                score=score,
-                threshold=None if limit is None else limit.score,
-                size=(width, height),
-                maps=raw.of(i),
-                patch_map=maps[i],
-                map_threshold=None if limit is None else limit.pixel_threshold,
-                normal_percentile=None if self.normal is None else self.normal.percentile(score),
-                reason=self._reason(statistics[i]),
-                heat_scale=scale,
-                min_area=self.min_area,
-                statistics=statistics[i],
-            )
-            for i, ((width, height), score) in enumerate(zip(sizes, map(float, scores)))
-        ]
+        def arrived() -> list[Prediction]:
+            found = raw()
+            fused = fused_scores(found, self.scorer.detector.settings, self.config.image_score)
+            judged_by = self.references, self.decision, self.heat_scale, self.min_area
+            return predictions_of(found, fused, sizes, statistics, *judged_by)
 
-    def fuse(self, base: np.ndarray, window: np.ndarray | None) -> np.ndarray:
-        """Maps or scores of the whole image and of the windows -> the detector's own."""
-        return fuse(base, window, self.scorer.detector.settings)
+        return arrived
 
     def save(self, file: str | Path) -> None:
         """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at
@@ -598,19 +415,14 @@ class AnomalyDetector:
             path, self.tensors(), DetectorMetadata(FORMAT_VERSION, self.config, self.threshold, references)
         )
 
-    @_whatever_the_default_device
+    @whatever_the_default_device
     def tensors(self) -> dict[str, Tensor]:
         """Everything that was fitted: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
-        thresholds, and the references' sizes."""
-        fitted = tensors_of(
-            self.scorer.detector, self.normal, self.reference_sizes, self.statistics, self.grey
-        )
-        if self.normalisation is not None:
-            fitted[NORMALISATION] = torch.tensor(astuple(self.normalisation), dtype=torch.float64)
-        return fitted | tensors_of_references(self.stored)
+        thresholds, and `references.*`."""
+        return tensors_of(self.scorer.detector, self.reader, self.references, self.decision.normal)
 
     @classmethod
-    @_whatever_the_default_device
+    @whatever_the_default_device
     def load(
         cls,
         file: str | Path,
@@ -633,9 +445,7 @@ class AnomalyDetector:
         config = with_masks(config, file, tensors, roi, ignore)
         detector, normal = restored(file, config, tensors)
         self = cls(detector, config)
-        self.threshold, self.normal = stored.threshold, normal
-        self.reference_sizes, self.statistics, self.grey = facts_of_references(tensors)
-        if NORMALISATION in tensors:
-            self.normalisation = Normalisation(*(tuple(one) for one in tensors[NORMALISATION].tolist()))
-        self.stored = references_of(stored.reference_files, tensors)
+        self.reader = reader_of(tensors, self.reader.masks)
+        self.references = references_of(tensors, stored.reference_files)
+        self.decision = Decision(stored.threshold, normal)
         return self

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from data.normalised import Normalisation
+from data.photographs import PhotographReader
+from data.region_of_interest import MaskFolders
 from fdsl.config.run_config import FittedConfig
 from fdsl.factory import assemble, backbone_of_detector, make_method
-from fdsl.references.reference_store import FILE
+from fdsl.references.fitted_references import FittedReferences
+from fdsl.references.reference_store import FILE, stored_references, tensors_of_references
 from fdsl.store.detector_metadata import METADATA_KEY, DetectorMetadata, checked_metadata, refuse_no_detector
 from fdsl.store.detector_shapes import MEMORIES, TEST_IMAGES, refuse_other_forms
 from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
@@ -54,14 +58,10 @@ def load_detector(path: Path) -> tuple[dict[str, Tensor], DetectorMetadata]:
 
 
 def tensors_of(
-    detector: Detector,
-    normal: NormalScores | None,
-    sizes: Sequence[tuple[int, int]],
-    statistics: np.ndarray,
-    grey: GreyRange | None,
+    detector: Detector, reader: PhotographReader, references: FittedReferences, normal: NormalScores | None
 ) -> dict[str, Tensor]:
     """The tensors of a fitted detector: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
-    thresholds, and the references' `sizes` and `statistics`."""
+    thresholds, and `references.*`."""
     tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
     for name, attribute in MEMORIES.items():
         memory = getattr(detector.memories, attribute)
@@ -73,10 +73,11 @@ def tensors_of(
         tensors |= {f"{TEST_IMAGES}.{name}": value for name, value in compared.memory.state().items()}
         scales = [compared.map_scale, compared.score_scale, *method.own_scales]
         tensors[f"{TEST_IMAGES}.levels"] = torch.tensor(scales, dtype=torch.float64)
-    tensors[SIZES] = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 2)
-    tensors[STATISTICS] = torch.from_numpy(statistics)
-    if grey is not None:
-        tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
+    tensors[SIZES] = torch.tensor(references.sizes, dtype=torch.int64).view(-1, 2)
+    tensors[STATISTICS] = torch.from_numpy(references.statistics)
+    for name, facts in ((GREY, reader.grey), (NORMALISATION, reader.normalisation)):
+        if facts is not None:
+            tensors[name] = torch.tensor(astuple(facts), dtype=torch.float64)
     if _names_roi(method.options):
         tensors[ROI] = IN_FOLDERS if detector.roi is None else detector.roi
     if detector.layout is not None:
@@ -86,7 +87,7 @@ def tensors_of(
         if normal.prior is not None:
             values[PRIOR] = np.array(list(vars(normal.prior).values()))
         tensors |= {f"normal.{name}": torch.from_numpy(value) for name, value in values.items()}
-    return tensors
+    return tensors | tensors_of_references(references.stored)
 
 
 def restored(
@@ -178,14 +179,19 @@ def with_masks(
     return replace(config, detector=replace(config.detector, options=options))
 
 
-def facts_of_references(
-    tensors: Mapping[str, Tensor],
-) -> tuple[list[tuple[int, int]], np.ndarray, GreyRange | None]:
-    """The references' (width, height), their statistics (K,10), and the grey range of photographs with more
-    than 8 bits."""
-    sizes = [(width, height) for width, height in tensors[SIZES].tolist()]
+def reader_of(tensors: Mapping[str, Tensor], masks: MaskFolders | None) -> PhotographReader:
+    """What reads photographs as the references of a saved detector were read."""
     grey = GreyRange(*tensors[GREY].tolist()) if GREY in tensors else None
-    return sizes, tensors[STATISTICS].numpy(), grey
+    normalisation = None
+    if NORMALISATION in tensors:
+        normalisation = Normalisation(*map(tuple, tensors[NORMALISATION].tolist()))
+    return PhotographReader(grey, normalisation, masks)
+
+
+def references_of(tensors: Mapping[str, Tensor], facts: Iterable[tuple[str, str, str]]) -> FittedReferences:
+    """The references of a saved detector; `facts`: name, digest and day of each that it carries."""
+    sizes = [(width, height) for width, height in tensors[SIZES].tolist()]
+    return FittedReferences(sizes, tensors[STATISTICS].numpy(), stored_references(facts, tensors))
 
 
 def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:

@@ -50,9 +50,10 @@ class Photograph(Upload):
         """`row` with what the detector predicted; all but the score follow its threshold as it is now."""
         prediction, threshold = self.prediction, detector.threshold
         regions = self.regions_at(None if threshold is None else threshold.pixel_threshold)
+        score = None if prediction is None else prediction.score
         return self.row | {
-            "score": None if prediction is None else prediction.score,
-            "normal_percentile": None if prediction is None else percentile_by(detector, prediction),
+            "score": score,
+            "normal_percentile": None if score is None else detector.decision.percentile(score),
             "reason": "" if prediction is None else prediction.reason,
             "regions": [region.to_dict() for region in regions],
         }
@@ -66,24 +67,19 @@ def judged_by(detector: AnomalyDetector, prediction: Prediction) -> Prediction:
         prediction,
         threshold=None if threshold is None else threshold.score,
         map_threshold=None if threshold is None else threshold.pixel_threshold,
-        normal_percentile=percentile_by(detector, prediction),
+        normal_percentile=detector.decision.percentile(prediction.score),
         heat_scale=detector.heat_scale,
     )
-
-
-def percentile_by(detector: AnomalyDetector, prediction: Prediction) -> float | None:
-    """So many of a hundred normal images would score less, by the scores of normal images as they are now."""
-    return None if detector.normal is None else detector.normal.percentile(prediction.score)
 
 
 def drift_of(photographs: Iterable[Photograph], detector: AnomalyDetector) -> list[dict[str, str]]:
     """In which ways the last photographs as a whole do not look like the references: a sentence each, and the
     name of one that shows it."""
-    drift = Drift(detector.statistics, WINDOW)
+    drift = Drift(detector.references.statistics, WINDOW)
     for one in photographs:
         prediction = one.prediction
         if prediction is not None and prediction.statistics is not None and not prediction.reason:
-            drift.add(one.name, prediction.statistics, percentile_by(detector, prediction))
+            drift.add(one.name, prediction.statistics, detector.decision.percentile(prediction.score))
     return [change._asdict() for change in drift.changes.values()]
 
 
@@ -106,7 +102,7 @@ def write_results(photographs: Sequence[Photograph], detector: AnomalyDetector, 
         output = PredictionFolder(folder, run_config(detector))
         for one in photographs:
             try:
-                photo = one.open(detector.grey)
+                photo = one.open(detector.reader.grey)
             except KeyError:
                 continue
             assert one.prediction is not None

@@ -8,6 +8,7 @@ from threading import Lock
 
 from data.region_of_interest import Shape, drawn_roi
 from fdsl.api import AnomalyDetector, Prediction, Threshold
+from fdsl.prediction import threshold_of_bulk
 from fdsl.references.rotation import ROTATIONS
 from models.methods.batch import FEWEST
 from page.collection import Uploads
@@ -109,7 +110,8 @@ class Fit:
                 test_images=[upload.file for upload in photographs.values()],
             )
         names = {upload.file.name: upload.name for upload in references.values()}
-        detector.stored = [replace(one, name=names.get(one.name, one.name)) for one in detector.stored]
+        stored = [replace(one, name=names.get(one.name, one.name)) for one in detector.stored]
+        detector.references = replace(detector.references, stored=stored)
         made = Fit.of(detector, rotations)
         return replace(made, references=tuple(references), compared=frozenset(photographs), shapes=shapes)
 
@@ -139,7 +141,7 @@ class Fit:
         are, where no normal image is known, and for a rate outside 0 to 1."""
         other = self.detector.another()
         if self.has_bulk:
-            other.learn_threshold_from_batch(list(scored), rate)
+            other.threshold = threshold_of_bulk(list(scored), rate)
             return replace(self, detector=other, rate=rate)
         other.calibrate(rate)
         return self._decided_by(other.threshold, rate)

@@ -52,7 +52,7 @@ class Session:
             photograph.row_by(self.detector)  # its regions take long: they are stored without the lock
         with self.uploads.lock:
             uploads, fit, detector = self.uploads, self.fit, self.detector
-            normal, photographs = detector.normal, uploads.photographs
+            normal, photographs = detector.decision.normal, uploads.photographs
             return {
                 "references": [one.row for one in uploads.references.values()],
                 "calibration": [one.row for one in uploads.calibration.values()],
@@ -164,10 +164,11 @@ class Session:
             photograph = self.uploads.photographs[number]
             if self.fit.compares and number not in self.fit.compared:
                 raise DataError(f"{photograph.name}: is not compared with the others yet")
-            photo = photograph.open(self.detector.grey)
+            photo = photograph.open(self.detector.reader.grey)
             with MODEL:
                 batch = self.detector.to_batch([photo])
-                (photograph.prediction,) = self.detector.predict_batch(batch, [photo.size], [photograph.name])
+                work = self.detector.begin_batch(batch, [photo.size], [photograph.name])
+                (photograph.prediction,) = work()
             return photograph.row_by(self.detector)
 
     def set_rate(self, rate: float) -> None:

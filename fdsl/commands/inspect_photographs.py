@@ -35,9 +35,9 @@ def prepare(wanted: Inspection, make: Callable[[], AnomalyDetector], world: Worl
     if wanted.output:
         keep_apart(wanted.output, wanted.inputs, wanted.references)
     detector = make()
-    if wanted.source is not None and detector.masks is not None:
+    if wanted.source is not None and detector.reader.masks is not None:
         raise ConfigError(
-            f"{detector.masks} holds masks of files, and {wanted.source.label} gives frames: fit the "
+            f"{detector.reader.masks} holds masks of files, and {wanted.source.label} gives frames: fit the "
             "detector with one mask for all of them."
         )
     return detector

@@ -26,10 +26,10 @@ def export_detector(
     require_packages()
     if not detector.ready:
         raise ModelError("The detector has no references yet: call fit() before it is exported.")
-    if detector.masks is not None:
+    if detector.reader.masks is not None:
         raise ModelError(
-            f"{detector.masks} holds a mask for each photograph, and an exported detector has one for all: "
-            "fit it with one mask."
+            f"{detector.reader.masks} holds a mask for each photograph, and an exported detector has one "
+            "for all: fit it with one mask."
         )
     graph = DetectorGraph(detector.scorer.detector, detector.config.image_score)
     metadata = {
@@ -42,8 +42,8 @@ def export_detector(
 
 def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
     """The metadata for readers of the graph, as texts; "" for a missing value."""
-    made, limit, grey = detector.config.detector, detector.threshold, detector.grey
-    normal = detector.normal
+    made, limit, grey = detector.config.detector, detector.threshold, detector.reader.grey
+    normal = detector.decision.normal
     low, high = detector.heat_scale
     layout = detector.scorer.detector.layout
     facts = {
@@ -66,8 +66,8 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "mean": " ".join(map(repr, detector.backbone.mean.tolist())),
         "std": " ".join(map(repr, detector.backbone.std.tolist())),
         "tiles": None if layout is None else json.dumps(layout.crops._asdict()),
-        "reference_sizes": json.dumps(detector.reference_sizes),
-        "reference_statistics": json.dumps(detector.statistics.tolist()),
+        "reference_sizes": json.dumps(detector.references.sizes),
+        "reference_statistics": json.dumps(detector.references.statistics.tolist()),
         "settings": json.dumps(as_stored(detector.config), sort_keys=True),
     }
     return {name: "" if value is None else str(value) for name, value in facts.items()}

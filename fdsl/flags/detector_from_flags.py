@@ -50,9 +50,9 @@ def page_detector(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of app.py's flags; ConfigError for references of one that compares what is dropped on the
     page."""
     detector = load_or_make(args)
-    if detector.masks is not None:
+    if detector.reader.masks is not None:
         raise ConfigError(
-            f"{detector.masks} holds masks of files, and the page knows none: give one mask for all "
+            f"{detector.reader.masks} holds masks of files, and the page knows none: give one mask for all "
             "photographs, or draw it there."
         )
     if args.references and detector.scorer.detector.is_transductive:

@@ -29,7 +29,7 @@ class ReferenceCopies:
         with held_in_memory(carried) as held:
             for path in held or (list_images(references)[:MOST] if references else ()):
                 try:
-                    photo = as_photograph(path, detector.grey)
+                    photo = as_photograph(path, detector.reader.grey)
                 except DataError:
                     continue  # it has changed since
                 self._names[_some_of(photo)] = _all_of(photo), printable(path.name)

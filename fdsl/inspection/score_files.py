@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -35,6 +36,7 @@ from fdsl.store.journal import Journal
 from fdsl.store.prediction_folder import FOLDERS, PredictionFolder
 from fdsl.store.totals import Totals
 from models.backbones.weights_io.check_weights import fingerprint
+from models.features import fuse
 from utils.device import worker_count
 from utils.drift import Drift
 from utils.errors import ConfigError
@@ -125,7 +127,7 @@ def score(
 ) -> Iterator[Row]:
     """Scores photograph by photograph and yields each one's row; one that cannot be read is a row with
     `error`. `folder` stores rows, maps, pictures and masks; what it holds already is not scored again."""
-    drift = Drift(detector.statistics)
+    drift = Drift(detector.references.statistics)
     watch = Watch(detector, wanted.references, drift)
     if wanted.source is not None:
         _go_on(drift, folder)
@@ -133,7 +135,7 @@ def score(
         return
     count, items = None, find_images(wanted.inputs, [] if folder is None else [folder.folder])
     if folder is not None:
-        count, items = folder.take_inputs(items, detector.masks), folder.waiting()
+        count, items = folder.take_inputs(items, detector.reader.masks), folder.waiting()
     _go_on(drift, folder)
     yield from score_items(detector, wanted, items, count, folder, watch)
 
@@ -156,7 +158,7 @@ def score_items(
     reading = wanted.reading
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
-    how = size, threads, ahead, layout, stamped, detector.grey, detector.masks
+    how = size, threads, ahead, layout, stamped, detector.reader
     loaded = read_ahead(items, *how)
     batches = in_batches(progress(loaded, count, "photographs"), reading.batch_size)
     yield from _score_loaded(detector, wanted, batches, folder, watch)
@@ -252,7 +254,7 @@ class Watch:
     def __init__(
         self, detector: AnomalyDetector, references: Sequence[str] = (), drift: Drift | None = None
     ) -> None:
-        self.sizes, self.copies = detector.reference_sizes, ReferenceCopies(detector, references)
+        self.sizes, self.copies = detector.references.sizes, ReferenceCopies(detector, references)
         self.drift, self._warned = drift, Counter[str]()
 
     def look_at(self, item: Loaded) -> None:
@@ -338,7 +340,7 @@ def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
 
 def finish(detector: AnomalyDetector, folder: PredictionFolder, coco: Path | None = None) -> Totals:
     """Everything that needs the whole run: tables, maps, contact sheet, report and the file `coco`."""
-    totals = folder.finish(detector.grid, detector.fuse)
+    totals = folder.finish(detector.grid, partial(fuse, windows=detector.config.detector.windows))
     if totals.scored:
         if coco is not None:
             write_coco(coco, folder.folder / "scores.jsonl")

@@ -44,7 +44,7 @@ def _begin(detector: AnomalyDetector, wanted: Inspection, output: Path) -> Predi
     """Prepares the output folder and the list of photographs; with `resume` those are marked that are
     done."""
     folder = PredictionFolder(output, wanted.config_of(detector), wanted.resume)
-    folder.take_inputs(find_images(wanted.inputs, [output]), detector.masks)
+    folder.take_inputs(find_images(wanted.inputs, [output]), detector.reader.masks)
     return folder
 
 
@@ -63,7 +63,7 @@ def _score_own(detector: AnomalyDetector, wanted: Inspection, output: Path, worl
 def _join(detector: AnomalyDetector, wanted: Inspection, folder: PredictionFolder) -> Totals:
     """Writes the results of all processes to the output folder."""
     folder.join_ranks()
-    watch = Watch(detector, drift=Drift(detector.statistics))
+    watch = Watch(detector, drift=Drift(detector.references.statistics))
     for row in folder.rows():
         watch.follow(row)
     return finish(detector, folder, wanted.coco)

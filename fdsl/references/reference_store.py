@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.images import is_wide
-from data.photographs import as_photograph
+from data.photographs import Photograph, as_photograph
 from utils.archives import opened
 from utils.errors import ConfigError, DataError
 from utils.text import one_line, printable
@@ -25,7 +25,6 @@ logger = logging.getLogger("fdsl")
 MOST_BYTES = 2**28  # of all references' files together
 FILE = "references.file."  # with its number, the name of a reference's tensor in a saved detector
 DIGEST_DIGITS = 16
-Photograph = str | Path | Image.Image | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,14 @@ class StoredReference:
 
 
 def to_store(
-    photographs: Iterable[Photograph], before: Sequence[StoredReference] = ()
+    photographs: Mapping[int, Photograph], before: Sequence[StoredReference] = ()
 ) -> list[StoredReference]:
-    """The photographs as they are stored, each content once; those of `before` have the day that they had.
-    [] where they take more than MOST_BYTES together."""
+    """The photographs, by their numbers among those that were given, as they are stored, each content once;
+    those of `before` have the day that they had. [] where they take more than MOST_BYTES together."""
     days = {one.digest: one.day for one in before}
     by_digest: dict[str, StoredReference] = {}
     size = 0
-    for number, photograph in enumerate(photographs, start=1):
+    for number, photograph in photographs.items():
         name, content = _file_of(photograph, number)
         digest = _digest(content)
         if digest in by_digest:
@@ -103,7 +102,7 @@ def tensors_of_references(references: Sequence[StoredReference]) -> dict[str, Te
     }
 
 
-def references_of(
+def stored_references(
     facts: Iterable[tuple[str, str, str]], tensors: Mapping[str, Tensor]
 ) -> list[StoredReference]:
     """The references in a saved detector, from the `facts` and the file of each."""

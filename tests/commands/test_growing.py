@@ -141,7 +141,7 @@ def test_a_threshold_that_somebody_chose_stays(good, tiny_configs, tmp_path, cho
     choose(made)
     chosen = made.threshold
     made.add_references(good[3])
-    assert made.threshold == chosen and made.normal is not None and made.config.references == 4
+    assert made.threshold == chosen and made.decision.normal is not None and made.config.references == 4
     made.forget("2.png")
     assert made.threshold == chosen and made.config.references == 3
     made.add_references(good[1], false_alarm_rate=0.05)
@@ -222,7 +222,7 @@ def test_the_command_adds_forgets_and_shows(good, tiny_configs, place, tmp_path,
     assert predict.main(["--detector", second, "--show"]) == 0
     shown = capsys.readouterr().out
     assert "Method: nearest" in shown and "References: 3" in shown and "Threshold: 0." in shown
-    assert all(one.digest in shown and one.name in shown for one in to_store(good[:3]))
+    assert all(one.digest in shown and one.name in shown for one in to_store(dict(enumerate(good[:3]))))
 
 
 @pytest.mark.parametrize(

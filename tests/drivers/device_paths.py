@@ -162,7 +162,7 @@ def masked(device, precision) -> Results:
     masks = torch.zeros_like(pixels[..., :1, :, :])
     masks[..., :40] = 255
     seen, sizes = torch.cat([pixels, masks], -3), [one.size for one in PARTS]
-    return counted(lambda: detector.predict_batch(seen, sizes))
+    return counted(lambda: detector.begin_batch(seen, sizes)())
 
 
 def windows(index="0", winmode="mul", **more) -> dict:

@@ -87,7 +87,7 @@ def test_a_prediction_carries_the_statistics_that_its_reason_is_from(nearest):
     found = nearest.predict(photographs)
     for one, image in zip(found, nearest.to_batch(photographs).numpy()):
         assert np.array_equal(one.statistics, statistics_of(image))
-        assert one.reason == reason_of(one.statistics, nearest.statistics)
+        assert one.reason == reason_of(one.statistics, nearest.references.statistics)
     assert [bool(one.reason) for one in found] == [False, True]
 
 
@@ -473,7 +473,7 @@ def test_top1_is_steadier_than_the_maximum(configs):
 
 def test_a_saved_detector_says_of_which_kind_each_score_is(nearest):
     state = nearest.tensors()
-    assert state["normal.kinds"].tolist() == nearest.normal.kinds.tolist() == [0] * 3 + [4] * 3
+    assert state["normal.kinds"].tolist() == nearest.decision.normal.kinds.tolist() == [0] * 3 + [4] * 3
     assert normal_scores_of(state).kinds.tolist() == [0] * 3 + [4] * 3
 
 

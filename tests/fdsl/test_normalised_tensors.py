@@ -44,7 +44,7 @@ def test_the_scores_are_those_of_eight_bits_to_the_bit(make, product, tmp_path):
     assert found_by(tensors, torch.stack([normalised(one) for one in images])) == expected
     tensors.save(tmp_path / "part.safetensors")
     again = AnomalyDetector.load(tmp_path / "part.safetensors")
-    assert again.normalisation == tensors.normalisation
+    assert again.reader.normalisation == tensors.reader.normalisation
     assert found_by(again, [normalised(one) for one in images]) == expected
 
 
@@ -56,7 +56,7 @@ def test_references_and_calibration_images_are_read_likewise(make):
     assert [one.digest for one in tensors.stored] == [one.digest for one in eight.stored]
     for detector, images in ((eight, drawn[1:]), (tensors, [normalised(one) for one in drawn[1:]])):
         detector.calibrate(0.2, images)
-    assert tensors.threshold == eight.threshold and tensors.normalisation is not None
+    assert tensors.threshold == eight.threshold and tensors.reader.normalisation is not None
 
 
 def test_what_does_not_belong_together_is_refused(make):
@@ -74,7 +74,7 @@ def test_images_of_more_than_eight_bits_in_memory_are_stored_as_they_are(make):
     images = [Image.fromarray(one) for one in drawn]
     whole, grown = make(images, false_alarm_rate=None), make(images[:2], false_alarm_rate=None)
     grown.add_references(images[2], false_alarm_rate=None)
-    assert grown.grey == whole.grey
+    assert grown.reader.grey == whole.reader.grey
     assert found_by(grown, images) == found_by(whole, images)
 
 
@@ -84,5 +84,5 @@ def test_with_a_range_that_is_given_floats_have_the_threshold_of_eight_bits(make
     floats = [Image.fromarray((one.astype(np.float32) - 91.7) / 42.5) for one in drawn]
     eight = make(drawn[:2], method="plus")
     given = make(floats[:2], method="plus", grey_range=f"{-91.7 / 42.5}:{(255 - 91.7) / 42.5}")
-    assert given.normal.prior is not None and given.threshold == eight.threshold
+    assert given.decision.normal.prior is not None and given.threshold == eight.threshold
     assert found_by(given, floats) == found_by(eight, drawn)

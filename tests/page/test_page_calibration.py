@@ -60,7 +60,7 @@ def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
     assert state["calibrated"] == [one["number"] for one in state["calibration"]]
     for number in state["calibrated"]:
         assert visitor.ask("GET", f"/uploads/{number}/photo.jpg").mimetype == "image/jpeg"
-    assert state["calibrationScores"] == 3 and state["trust"] == plain.normal.trust
+    assert state["calibrationScores"] == 3 and state["trust"] == plain.decision.normal.trust
     if row is not None:
         after = state["photographs"][0]
         assert after["score"] == row["score"] and after["normal_percentile"] != row["normal_percentile"]
@@ -108,7 +108,7 @@ def test_a_saved_detector_and_results_have_the_threshold_of_calibration_images(v
     file = tmp_path / "part.safetensors"
     file.write_bytes(visitor.ask("GET", "/detector.safetensors").data)
     saved = AnomalyDetector.load(file, device="cpu")
-    assert saved.threshold.score == state["threshold"]["score"] and saved.normal.is_calibrated
+    assert saved.threshold.score == state["threshold"]["score"] and saved.decision.normal.is_calibrated
     archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
     (row,) = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
     assert row["threshold"] == state["threshold"]["score"]

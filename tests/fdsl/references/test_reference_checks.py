@@ -95,7 +95,7 @@ def test_calibration_images_give_the_threshold(detector, tmp_path, logged):
     normal = [texture(seed) for seed in range(2, 11)]
     black = Image.new("RGB", texture(0).size)
     detector.calibrate(0.1, [*normal, normal[0], black, texture(1)])
-    assert f"image 10 is left out of the calibration: {NO_PART}" in logged()
+    assert f"image 11 is left out of the calibration: {NO_PART}" in logged()
     assert "image 12 is a reference, and is left out of the calibration" in logged()
     scores = sorted(found.score for found in detector.predict(normal))
     assert detector.threshold.score == np.nextafter(scores[-1], 1)

@@ -40,7 +40,8 @@ def test_how_references_are_left_out(tiny_configs, references, rotations, kinds)
     photographs = [noise.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(references)]
     one = detector(tiny_configs, WindowConfig("nan"), method="plus")
     one.fit(photographs, rotations=rotations)
-    assert one.normal.kinds.tolist() == kinds and (one.normal.prior is None) == (AUGMENTED in kinds)
+    normal = one.decision.normal
+    assert normal.kinds.tolist() == kinds and (normal.prior is None) == (AUGMENTED in kinds)
 
 
 def test_windows_that_count_for_nothing_change_no_score(tiny_configs, photographs, monkeypatch):
@@ -51,10 +52,11 @@ def test_windows_that_count_for_nothing_change_no_score(tiny_configs, photograph
     )
     for one in (none, some):
         one.fit(photographs[:1])
-    assert len(some.normal.scores) == 16
-    assert some.normal.kinds.tolist() == none.normal.kinds.tolist()
-    assert some.normal.scores == pytest.approx(none.normal.scores, abs=1e-6)
-    assert some.normal.peaks == pytest.approx(none.normal.peaks, abs=1e-6)
+    windowed, whole = some.decision.normal, none.decision.normal
+    assert len(windowed.scores) == 16
+    assert windowed.kinds.tolist() == whole.kinds.tolist()
+    assert windowed.scores == pytest.approx(whole.scores, abs=1e-6)
+    assert windowed.peaks == pytest.approx(whole.peaks, abs=1e-6)
     assert some.threshold.score == pytest.approx(none.threshold.score, abs=1e-5)
 
 
@@ -70,9 +72,10 @@ def test_the_first_copy_is_scored_with_windows(tiny_configs, photographs, monkey
     monkeypatch.setattr(leave_one_out, "_scores_of_one", all_copies)
     many = detector(tiny_configs, windows)
     many.fit(photographs[:1])
-    firsts = [int(np.flatnonzero(many.normal.kinds == kind)[0]) for kind in few.normal.kinds[:2]]
-    assert len(few.normal.kinds) == 2 and len(many.normal.kinds) == 16
-    assert few.normal.scores == pytest.approx(many.normal.scores[firsts], abs=1e-6)
+    two, sixteen = few.decision.normal, many.decision.normal
+    firsts = [int(np.flatnonzero(sixteen.kinds == kind)[0]) for kind in two.kinds[:2]]
+    assert len(two.kinds) == 2 and len(sixteen.kinds) == 16
+    assert two.scores == pytest.approx(sixteen.scores[firsts], abs=1e-6)
 
 
 @pytest.mark.parametrize("method", ["nearest", "plus", "subspace"])
