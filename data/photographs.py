@@ -7,9 +7,7 @@ import glob
 import logging
 import os
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,6 +23,7 @@ from data.inputs import Listed, list_images
 from data.normalised import Normalisation, find_normalisation
 from data.region_of_interest import MaskFolders
 from data.tensors import photograph_to_pixels
+from utils.ahead import computed_ahead
 from utils.archives import is_file
 from utils.errors import DataError
 from utils.files import Stamp, stamp_of
@@ -177,7 +176,8 @@ def read_ahead(
 ) -> Iterator[Loaded]:
     """The photographs in order, read by `threads` threads, at most `ahead` of them in advance."""
 
-    def read(name: str, path: Path | None, reason: str) -> Loaded:
+    def read(item: Listed) -> Loaded:
+        name, path, reason, _ = item
         stamp = None
         if path is None:
             return Loaded(name, reason=reason)
@@ -195,18 +195,7 @@ def read_ahead(
         except DataError as error:
             return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "), stamp=stamp)
 
-    with ThreadPoolExecutor(max(1, threads), "read") as pool:
-        waiting: deque[Future[Loaded]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(read, item.name, item.path, item.reason))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    return computed_ahead(read, items, max(1, threads), ahead)
 
 
 def _pages(path: Path) -> str:

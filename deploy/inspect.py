@@ -13,6 +13,6 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 if __name__ == "__main__":
-    from deploy.command import command
+    from deploy.inspect_command import command
 
     command()

@@ -35,7 +35,7 @@ class Field:
             return None
         values = np.array(value)
         if self.shape and value == []:
-            values = np.empty((0, *self.shape[1:]), int)
+            values = np.empty([0, *(length or 0 for length in self.shape[1:])], int)
         fits = values.ndim == len(self.shape) and all(
             wanted in (None, length) for wanted, length in zip(self.shape, values.shape)
         )

@@ -6,17 +6,18 @@ import hashlib
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from deploy.boxes import mask_of
+from utils.files import write_bytes
 from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
 from utils.hot_regions import upsample
 
 if TYPE_CHECKING:
-    from deploy.graph import Result
+    from deploy.graph import Graph, Result
 
 PICTURES = "pictures"
 QUALITY = 90  # of JPEG
@@ -66,13 +67,28 @@ def encoded(picture: Image.Image, kind: str) -> bytes:
     return stream.getvalue()
 
 
-def write(folder: Path, name: str, version: str, picture: Image.Image) -> str:
-    """Writes a photograph's picture to an output folder; returns its place there. `version`: what tells it
-    from an earlier photograph of that name."""
-    from utils.files import write_bytes
+def add_picture(
+    row: dict[str, Any],
+    folder: Path,
+    graph: Graph,
+    photo: Image.Image,
+    result: Result,
+    pictures: str,
+    version: str = "",
+) -> None:
+    """Writes a photograph's picture to an output folder, and its place there into its row. `pictures`: of
+    which photographs, as --pictures has it; `version`: what differs from an earlier photograph of that
+    name."""
+    if pictures != "all" and (pictures == "none" or result.is_anomalous is False):
+        return
+    place = place_of(row["image"], version)
+    drawn = draw(photo, result, graph.heat_scale, graph.pixel_threshold)
+    write_bytes(folder / place, encoded(drawn, "JPEG"))
+    row["picture"] = place
 
+
+def place_of(name: str, version: str) -> str:
+    """Where the picture of a photograph lies in an output folder."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[-NAME_LENGTH:].strip("_")
     digest = hashlib.sha256(f"{name} {version}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    place = f"{PICTURES}/{plain}_{digest}.jpg"
-    write_bytes(folder / place, encoded(picture, "JPEG"))
-    return place
+    return f"{PICTURES}/{plain}_{digest}.jpg"

@@ -15,7 +15,6 @@ from utils.score_rows import filled_columns, write_scores
 MARKER = "deploy/inspect.py"
 PARTIAL = ".partial-inspect"  # predict.py's own is called .partial
 ROWS, TABLE, SKIPPED = "scores.jsonl", "scores.csv", "skipped.csv"
-TEXT = {"encoding": "utf-8", "newline": ""}
 
 
 class Folder:
@@ -34,7 +33,7 @@ class Folder:
                 raise foreign(folder, PARTIAL, MARKER)
             remove_folder(self.partial)
         write_json(self.partial / CONFIG, {"made_by": MARKER, **facts})
-        self._rows = open(self.partial / ROWS, "w", **TEXT)
+        self._rows = open(self.partial / ROWS, "w", encoding="utf-8", newline="")
         self.skipped: list[tuple[str, str]] = []
         self.count, self.filled = 0, set[str]()
 
@@ -67,12 +66,15 @@ class Folder:
 
     def _write_tables(self) -> None:
         if self.count:
-            with open(self.partial / ROWS, **TEXT) as rows, open(self.partial / TABLE, "w", **TEXT) as table:
+            with (
+                open(self.partial / ROWS, encoding="utf-8", newline="") as rows,
+                open(self.partial / TABLE, "w", encoding="utf-8", newline="") as table,
+            ):
                 write_scores(table, map(json.loads, rows), self.filled)
                 flush_to_disk(table)
         else:
             (self.partial / ROWS).unlink()
         if self.skipped:
-            with open(self.partial / SKIPPED, "w", **TEXT) as table:
+            with open(self.partial / SKIPPED, "w", encoding="utf-8", newline="") as table:
                 write_csv(table, ("image", "reason"), self.skipped)
                 flush_to_disk(table)

@@ -5,7 +5,7 @@ of them have become darker. NumPy alone; predict.py and deploy/ share it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,14 +41,18 @@ class Change(NamedTuple):
 
 class Drift:
     """Follows photographs in the order they come. `references`: their statistics (K,10), as
-    utils/image_statistics.py gives them."""
+    utils/image_statistics.py gives them. `earlier`: the rows of the run that goes on."""
 
-    def __init__(self, references: np.ndarray, window: int = WINDOW) -> None:
+    def __init__(
+        self, references: np.ndarray, window: int = WINDOW, earlier: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
         self.window, self._first = window, list[Seen]()
         self._last: deque[Seen] = deque(maxlen=window)
         self._low = references[:, :3].min(0) if len(references) else None
         self._high = references[:, :3].max(0) if len(references) else None
         self.changes: dict[str, Change] = {}  # of the last window, by their kinds; none at first
+        for row in earlier:
+            self.follow(row)
 
     def follow(self, row: Mapping[str, Any]) -> list[str]:
         """`add` of the next photograph by its row (utils/score_rows.py), which may be one of an earlier

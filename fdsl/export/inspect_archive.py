@@ -10,7 +10,7 @@ from pathlib import Path
 from utils.files import remove_leftovers, whole_file
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = {"inspect.pyz": "deploy.command", "serve.pyz": "deploy.service"}
+PROGRAMS = {"inspect.pyz": "deploy.inspect_command", "serve.pyz": "deploy.serve_command"}
 
 
 def write_archive(file: Path) -> None:

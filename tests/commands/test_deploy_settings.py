@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from deploy import command, service
+from deploy import inspect_command, serve_command
 from tests.support.constants import ROOT
 from utils.errors import ConfigError
 
@@ -14,17 +14,17 @@ from utils.errors import ConfigError
 def test_what_was_given_is_given_again_by_the_file(tmp_path):
     file, photos = tmp_path / "line.yaml", str(tmp_path)
     flags = ["--watch", photos, "--output", "out", "--settle", "0.5", "--exit-code", "--threshold", "0.4"]
-    given = command.parse(["part.onnx", *flags, "--save-config", str(file)])
-    again = command.parse(["part.onnx", "--config", str(file)])
+    given = inspect_command.parse(["part.onnx", *flags, "--save-config", str(file)])
+    again = inspect_command.parse(["part.onnx", "--config", str(file)])
     assert vars(again) == {**vars(given), "config": file, "save_config": None}
-    assert command.parse(["part.onnx", "--config", str(file), "--threshold", "2"]).threshold == 2
+    assert inspect_command.parse(["part.onnx", "--config", str(file), "--threshold", "2"]).threshold == 2
     text = file.read_text()
     assert "settle: 0.5\n" in text and "exit-code: true\n" in text and "max-pixels" not in text
 
 
 def test_photographs_may_stand_between_flags(tmp_path):
     (tmp_path / "line.yaml").write_text("format: json\n")
-    args = command.parse(
+    args = inspect_command.parse(
         ["part.onnx", "--config", str(tmp_path / "line.yaml"), "a.png", "--exit-code", "b.png"]
     )
     assert args.input == ["a.png", "b.png"] and args.format == "json" and args.exit_code
@@ -32,12 +32,12 @@ def test_photographs_may_stand_between_flags(tmp_path):
 
 def test_a_token_is_not_written(tmp_path):
     file, token = tmp_path / "serve.yaml", "0123456789abcdef"
-    service.parse(["part.onnx", "--port", "0", "--token", token, "--save-config", str(file)])
+    serve_command.parse(["part.onnx", "--port", "0", "--token", token, "--save-config", str(file)])
     assert file.read_text().endswith("port: 0\n") and token not in file.read_text()
-    assert service.parse(["part.onnx", "--config", str(file)]).port == 0
+    assert serve_command.parse(["part.onnx", "--config", str(file)]).port == 0
 
 
-@pytest.mark.parametrize("parse", [command.parse, service.parse])
+@pytest.mark.parametrize("parse", [inspect_command.parse, serve_command.parse])
 @pytest.mark.parametrize(
     "content, words",
     [
@@ -67,17 +67,15 @@ def test_without_pyyaml_it_is_one_sentence(tmp_path, monkeypatch, capsys):
     (tmp_path / "a.yaml").write_text("format: json")
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(SystemExit):
-        command.parse(["part.onnx", "a.png", "--config", str(tmp_path / "a.yaml")])
+        inspect_command.parse(["part.onnx", "a.png", "--config", str(tmp_path / "a.yaml")])
     assert "--config needs the package pyyaml: pip install pyyaml" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="--save-config needs the package pyyaml"):
-        command.parse(["part.onnx", "a.png", "--format", "json", "--save-config", str(tmp_path / "b.yaml")])
+        inspect_command.parse(
+            ["part.onnx", "a.png", "--format", "json", "--save-config", str(tmp_path / "b.yaml")]
+        )
 
 
 def test_onnxruntime_collects_no_telemetry():
-    """It reads this when it is imported: by deploy/graph.py, which comes after deploy/command.py."""
+    """It reads this when it is imported, which comes after the package deploy."""
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
-    importing = [file for file in (ROOT / "deploy").glob("*.py") if "import onnxruntime" in file.read_text()]
-    assert {file.name for file in importing} == {"graph.py", "command.py"}
-    command, service = ((ROOT / f"deploy/{name}.py").read_text() for name in ("command", "service"))
-    assert "\nfrom deploy.command import" in service
-    assert "\nfrom deploy.graph import" not in command + service and "\nimport onnxruntime" not in command
+    assert "ORT_DISABLE_TELEMETRY" in (ROOT / "deploy/__init__.py").read_text()

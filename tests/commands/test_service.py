@@ -24,7 +24,8 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
 pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 
-from deploy.service import Refusal, Service, parse, serve  # noqa: E402
+from deploy.serve_command import parse, serve  # noqa: E402
+from deploy.service import Refusal, Service  # noqa: E402
 
 SECRET = "a-secret-of-24-characters"
 
@@ -243,11 +244,11 @@ def test_who_asks_again_and_again_is_refused_once_it_ends(programs):
 
 
 def test_it_ends_in_time_whatever_is_in_work(monkeypatch, logged):
-    monkeypatch.setattr("deploy.service.LAST_SECONDS", 0.2)
+    monkeypatch.setattr("deploy.serve_command.LAST_SECONDS", 0.2)
     service = Service(SimpleNamespace(statistics=np.empty((0, 4))), 2)
     with service.place():
         service.ending.set()
-        assert serve(service, parse(["part.onnx", "--port", "0"])) == 0
+        serve(service, "127.0.0.1", 0, None, 2**20)
         with pytest.raises(Refusal, match="it is ending"), service.place():
             pass
     assert "1 photograph(s) had no answer within 0.2 s" in logged()
@@ -318,6 +319,7 @@ def test_with_a_token_nobody_else_is_answered(programs):
         (["--host", "camera"], "is no address in digits"),
         (["--host", "0.0.0.0", "--token", "short"], "at least 16"),
         (["--queue", "0"], "is not a whole number from 1"),
+        (["--port", "65536"], "is not a whole number from 0 to 65535"),
         (["--threshold", "nan"], "is not a finite number"),
     ],
 )

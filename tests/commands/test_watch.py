@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from fdsl import regions
+from fdsl.inspection import regions
 from fdsl.report import drawing
 from tests.support.constants import ROOT
 from tests.support.exported import exported_to
@@ -28,10 +28,10 @@ pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
 pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 
 from deploy import pictures  # noqa: E402
+from deploy.arrivals import PATIENCE, Arrivals, arriving  # noqa: E402
 from deploy.boxes import mask_of  # noqa: E402
 from deploy.graph import Graph  # noqa: E402
 from deploy.journal import Journal, key  # noqa: E402
-from deploy.watch import PATIENCE, Arrivals, looks  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -203,13 +203,13 @@ def test_a_file_that_cannot_be_read_is_tried_less_and_less_often_and_then_given_
 
 
 def test_who_asks_it_to_end_waits_neither_for_the_pause_nor_for_the_files_at_rest(monkeypatch):
-    monkeypatch.setattr("deploy.watch.PAUSE", 60)
+    monkeypatch.setattr("deploy.arrivals.PAUSE", 60)
     asked, begun = threading.Event(), time.monotonic()
     threading.Timer(0.2, asked.set).start()
-    assert list(looks(SimpleNamespace(look=list, waiting=0), None, asked)) == [None]
+    assert list(arriving(SimpleNamespace(look=list, waiting=0), None, asked)) == []
     assert asked.is_set() and time.monotonic() - begun < 20
     asked.clear()
-    found = looks(SimpleNamespace(look=lambda: ["a.png", "b.png"], waiting=2), None, asked)
+    found = arriving(SimpleNamespace(look=lambda: ["a.png", "b.png"], waiting=2), None, asked)
     assert next(found) == "a.png"
     asked.set()
     assert list(found) == []

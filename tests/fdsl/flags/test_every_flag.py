@@ -12,7 +12,7 @@ import export
 import predict
 import test
 import train
-from deploy import command, service
+from deploy import inspect_command, serve_command
 from fdsl import summarize
 from fdsl.flags import evaluate_flags, export_flags, page_flags, predict_flags, run_from_flags, train_flags
 from tests.support.constants import ROOT
@@ -29,8 +29,8 @@ COMMANDS = {  # name -> what reads its command line, given a list
     "train": lambda argv: train_flags.parse(argv, train.__doc__),
     "export": lambda argv: export_flags.parse(argv, export.__doc__),
     "app": lambda argv: page_flags.parse(argv, app.__doc__),
-    "inspect": command.parse,
-    "serve": service.parse,
+    "inspect": inspect_command.parse,
+    "serve": serve_command.parse,
     "summarize": summarize.main,
 }
 # Files that each command reads its flags in.
@@ -46,8 +46,8 @@ READERS = {
     "train": [*("train", "fdsl/flags/train_flags", "fdsl/training/setup"), "fdsl/config/training_config"],
     "export": ["export", "fdsl/flags/export_flags"],
     "app": ["app", "fdsl/flags/page_flags", "fdsl/flags/detector_from_flags", "fdsl/flags/groups"],
-    "inspect": ["deploy/command"],
-    "serve": ["deploy/service", "deploy/command"],
+    "inspect": ["deploy/inspect_command", "deploy/detector_flags"],
+    "serve": ["deploy/serve_command", "deploy/detector_flags"],
     "summarize": ["fdsl/summarize"],
 }
 DETECTORS = [name for kind in (BackboneConfig, MethodConfig, WindowConfig) for name in options_of(kind)]
