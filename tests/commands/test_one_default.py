@@ -1,10 +1,11 @@
-"""The commands, the Python interface and the page have the same defaults: the same scores for the same
-photographs."""
+"""The commands, the Python interface and the page have the same defaults: the same scores and
+thresholds for the same photographs."""
 
 import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fdsl.api import AnomalyDetector
@@ -17,7 +18,7 @@ predict, test = command("predict"), command("test")
 
 
 @pytest.mark.parametrize("shots", [1, 2])
-def test_all_four_give_the_same_scores(datasets, tiny_configs, backbone, tmp_path, shots):
+def test_all_four_give_the_same_scores_and_thresholds(datasets, tiny_configs, backbone, tmp_path, shots):
     root, _ = datasets
     run = ["--dataset", "mvtec", "--data-path", str(root), "--method", "plus", "--k-shot", str(shots)]
     test.main([*run, "--results", str(tmp_path / "results"), "--pictures", "0", *backbone])
@@ -33,14 +34,13 @@ def test_all_four_give_the_same_scores(datasets, tiny_configs, backbone, tmp_pat
 
     arguments = ["--references", *references, "--input", *map(str, images)]
     predict.main([*arguments, "--output", str(tmp_path / "out"), "--pictures", "none", *backbone])
-    predicted = [
-        json.loads(line)["score"] for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()
-    ]
+    lines = (tmp_path / "out/scores.jsonl").read_text().splitlines()
+    predicted = [(row["score"], row["threshold"]) for row in map(json.loads, lines)]
 
     settings = {**BACKBONE_OPTIONS, "model_config": tiny_configs, "device": "cpu", "precision": "fp32"}
     detector = AnomalyDetector.from_backbone(**settings)
     detector.fit(references)
-    found = [one.score for one in detector.predict(images)]
+    by_hand = [(one.score, one.threshold) for one in detector.predict(images)]
 
     limits = Limits(file_bytes=10**7, references=9, photographs=99)
     session = Session(AnomalyDetector.from_backbone(**settings), tmp_path / "page", limits)
@@ -48,7 +48,8 @@ def test_all_four_give_the_same_scores(datasets, tiny_configs, backbone, tmp_pat
         session.add("references", Path(file).read_bytes(), Path(file).name)
     session.learn(session.state()["rotations"])
     assert session.detector.config.rotations == detector.config.rotations
-    shown = [one.score for one in session.detector.predict(images)]
+    on_page = [(one.score, one.threshold) for one in session.detector.predict(images)]
 
-    assert found == pytest.approx(tested, abs=1e-6)
-    assert predicted == pytest.approx(found, abs=1e-6) and shown == pytest.approx(found, abs=1e-6)
+    assert [score for score, _ in by_hand] == pytest.approx(tested, abs=1e-6)
+    assert np.array(predicted) == pytest.approx(np.array(by_hand), abs=1e-6)
+    assert np.array(on_page) == pytest.approx(np.array(by_hand), abs=1e-6)
