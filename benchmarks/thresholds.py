@@ -43,7 +43,7 @@ from benchmarks.judges import AnomalyDino, Ours, computed
 from benchmarks.products import BATCH, Product, Row, grouped, products_parser, table
 from data.images import open_image
 from data.records import Record
-from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores
+from fdsl.thresholds.leave_one_out import calibration_scores
 from fdsl.thresholds.threshold import (
     CALIBRATION,
     LEAVE_COPY_OUT,
@@ -101,24 +101,25 @@ class Scored(Row):
 
 def measured(judge: Ours, product: Product, records: Sequence[Record]) -> dict[str, Any]:
     """The fields of one sample of references."""
-    judge.fit([product.root / record.image_path for record in records])
-    rotations, score = judge.detector.config.rotations, judge.detector.config.image_score
-    photographs = [open_image(product.root / record.image_path) for record in records]
-    known = normal_scores(judge.scorer, photographs, rotations, score)
+    references = [product.root / record.image_path for record in records]
+    judge.detector.fit(references, rotations=judge.rotations)
+    config, known = judge.detector.config, judge.detector.normal
+    assert known is not None  # it was fitted with a target rate
     others = [record for record in product.train if record not in records]
     images = [open_image(product.root / record.image_path) for record in others]
-    calibration = calibration_scores(judge.scorer, images, len(images), score)
+    calibration = calibration_scores(judge.scorer, images, len(images), config.image_score)
     tested = scored(judge, product.pixels(judge.side, judge.layout))
+    copies = near_copies(open_image(references[0]))
     frames = failing(open_image(product.root / product.records[0].image_path))
     return {
-        "rotated": rotations > 1,
+        "rotated": config.rotations > 1,
         "known": known.scores.tolist(),
         "peaks": known.peaks.tolist(),
         "kinds": known.kinds.tolist(),
         "calibration": np.stack([calibration.scores, calibration.peaks], axis=1).tolist(),
         "normal": tested[~product.labels].tolist(),
         "defective": tested[product.labels].tolist(),
-        "near_copies": scored(judge, judge.scorer.to_batch(near_copies(photographs[0])))[:, 0].tolist(),
+        "near_copies": scored(judge, judge.scorer.to_batch(copies))[:, 0].tolist(),
         "failing": scored(judge, judge.scorer.to_batch(frames.values()))[:, 0].tolist(),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import logging
 import os
 import sys
@@ -70,6 +71,13 @@ def as_photograph(image: Photograph, grey: GreyRange | None = None, name: str = 
         )
     refuse_large(image.shape[1], image.shape[0], name)
     return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
+
+
+def pixel_digest(photo: Image.Image) -> str:
+    """A digest of an RGB photograph's size and pixels."""
+    digest = hashlib.blake2b(repr(photo.size).encode(), digest_size=16)
+    digest.update(photo.tobytes())
+    return digest.hexdigest()
 
 
 def _tensor_to_array(tensor: torch.Tensor, name: str) -> np.ndarray:

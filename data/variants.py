@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from data.photographs import pixel_digest
 from data.records import stable_seed
 from data.region_of_interest import with_roi_of, without_roi
 from utils.tile_layout import TileLayout
@@ -67,13 +68,14 @@ def _source_places(size: tuple[int, int], count: int, grid: int, layout: TileLay
     return np.stack([(back @ centres)[::-1].T for back in backs])
 
 
-def varied(photo: Image.Image, count: int, seed: int = 0) -> Iterator[Image.Image]:
+def varied(photo: Image.Image, count: int) -> Iterator[Image.Image]:
     """`count` copies of the RGB photograph, each shifted, rotated, scaled and lit a little differently; its
     mask stays as it is.
 
-    The same (photograph size, count, seed) gives the same variation in every process.
+    The variation follows from the photograph's pixels: it is the same in every process, and wherever the
+    photograph stands among others.
     """
-    generator = np.random.default_rng(stable_seed("varied", seed))
+    generator = np.random.default_rng(stable_seed("varied", pixel_digest(photo)))
     for _ in range(count):
         angle, across, down, scale, light, contrast = generator.uniform(-1, 1, 6)
         matrix = _rotation(photo.size, MOST_ROTATION * angle, 1 + MOST_SCALE * scale)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from data.inputs import list_images
-from data.photographs import as_photograph
+from data.photographs import as_photograph, pixel_digest
 from fdsl.api import AnomalyDetector
 from utils.archives import held_in_memory
 from utils.errors import DataError
@@ -24,7 +24,7 @@ class ReferenceCopies:
     other formats. The references that it carries, else the files `references` that were given."""
 
     def __init__(self, detector: AnomalyDetector, references: Sequence[str] = ()) -> None:
-        self._names: dict[bytes, tuple[bytes, str]] = {}
+        self._names: dict[bytes, tuple[str, str]] = {}
         carried = [(one.name, one.content) for one in detector.stored[:MOST]]
         with held_in_memory(carried) as held:
             for path in held or (list_images(references)[:MOST] if references else ()):
@@ -32,18 +32,14 @@ class ReferenceCopies:
                     photo = as_photograph(path, detector.reader.grey)
                 except DataError:
                     continue  # it has changed since
-                self._names[_some_of(photo)] = _all_of(photo), printable(path.name)
+                self._names[_some_of(photo)] = pixel_digest(photo), printable(path.name)
 
     def name_of(self, photo: Image.Image) -> str | None:
         """The name of the reference whose pixels an RGB photograph has; None for any other."""
-        whole, name = self._names.get(_some_of(photo), (b"", None)) if self._names else (b"", None)
-        return name if name is not None and _all_of(photo) == whole else None
+        whole, name = self._names.get(_some_of(photo), ("", None)) if self._names else ("", None)
+        return name if name is not None and pixel_digest(photo) == whole else None
 
 
 def _some_of(photo: Image.Image) -> bytes:
     some = photo.resize([max(1, side // STEP) for side in photo.size], Image.Resampling.NEAREST)
     return hashlib.blake2b(some.tobytes() + repr(photo.size).encode(), digest_size=16).digest()
-
-
-def _all_of(photo: Image.Image) -> bytes:
-    return hashlib.blake2b(photo.tobytes(), digest_size=16).digest()

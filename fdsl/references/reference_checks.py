@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from data.photographs import pixel_digest
 from data.tensors import image_to_pixels
 from utils.image_statistics import PER_IMAGE, implausible_references, reasons_among, statistics_of
 
@@ -20,15 +21,16 @@ NEAR_COPY, NEAR_COPY_REMAINDER = 10.0, 1.0
 
 
 def usable_references(photographs: Sequence[Image.Image], names: Sequence[str], side: int) -> list[int]:
-    """The indices of the RGB photographs that are used; warns of the others.
+    """The indices of the RGB photographs that are used, in the order of their digests; warns of the others.
 
-    A near copy of an earlier photograph (a copy, a burst, frames of a part at rest) would score as if normal
-    images did not vary. One that shows no part, by its `statistics_of` at `side` pixels compared with the
-    others', would make such frames normal; where that may be either, both are used.
+    So the same photographs give the same detector, in whatever order they are given. Of near copies (copies,
+    a burst, frames of a part at rest) one is used, for they would score as if normal images did not vary. One
+    that shows no part, by its `statistics_of` at `side` pixels compared with the others', would make such
+    frames normal; where that may be either, both are used.
     """
     thumbnails: dict[int, Thumbnail] = {}
-    for number, photo in enumerate(photographs):
-        own = Thumbnail(photo)
+    for number in sorted(range(len(photographs)), key=lambda one: pixel_digest(photographs[one])):
+        own = Thumbnail(photographs[number])
         first = next((one for one, other in thumbnails.items() if other.shows_the_same_as(own)), None)
         if first is None:
             thumbnails[number] = own

@@ -70,14 +70,14 @@ def held_out_batches(
     has_memory = scorer.detector.memories.whole is not None
     if len(photographs) == 1 and has_memory:
         masked = neighbourhood_masked(scorer.detector, photographs[0], rotations)
-        for pixels in scorer.to_batch(varied(photographs[0], copies, 0)).split(BATCH):
+        for pixels in scorer.to_batch(varied(photographs[0], copies)).split(BATCH):
             yield HeldOutBatch(scorer, pixels, [SELF_MATCH] * len(pixels))
             yield HeldOutBatch(scorer, pixels, [MASKED] * len(pixels), masked)
         return
     for index, photo in enumerate(photographs):
         other = scorer.without(index, len(photographs)) if has_memory else scorer
         kinds = [LEAVE_ONE_OUT] + [AUGMENTED] * COPIES
-        for pixels in scorer.to_batch([photo, *varied(photo, COPIES, index)]).split(BATCH):
+        for pixels in scorer.to_batch([photo, *varied(photo, COPIES)]).split(BATCH):
             yield HeldOutBatch(other, pixels, kinds[: len(pixels)])
             kinds = kinds[len(pixels) :]
 

@@ -49,7 +49,8 @@ def same(one, other):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"method": "plus"}, {**vars(WindowConfig("mul", 4, 4))}, WHOLE, RESIZED]
+    "more",
+    [{}, {"method": "plus"}, {"method": "subspace"}, {**vars(WindowConfig("mul", 4, 4))}, WHOLE, RESIZED],
 )
 def test_more_references_are_as_if_all_had_been_shown_at_once(good, tiny_configs, tmp_path, more):
     grown, whole = detector(tiny_configs, **more), detector(tiny_configs, **more)
@@ -63,6 +64,8 @@ def test_more_references_are_as_if_all_had_been_shown_at_once(good, tiny_configs
     grown.forget("2.png", grown.stored[3].digest)
     whole.fit([good[0], good[2]], rotations=2)
     same(grown, whole)
+    whole.fit([good[2], good[0]], rotations=2)
+    assert grown.threshold == whole.threshold
 
 
 def test_the_page_grows_a_saved_detector(good, tiny_configs, tmp_path):
