@@ -74,8 +74,8 @@ def take_references(
     given: Sequence[Photograph], reader: PhotographReader, side: int, before: Sequence[StoredReference]
 ) -> tuple[FittedReferences, list[Image.Image], list[str]]:
     """Those of the given references that count at `side` pixels (fdsl/references/reference_checks.py): what
-    stays of them, its files in the order given; the RGB photographs in the order of the memory bank, and their
-    names. `before`: stored references, whose days stay."""
+    stays of them, with the files in the order given; the RGB photographs in the order of the memory bank, and
+    their names. `before`: stored references, whose days stay."""
     names = [name_of(image, number) for number, image in enumerate(given, start=1)]
     every = [reader.read(image, f"references[{place}]") for place, image in enumerate(given)]
     usable = usable_references(every, names, side)
