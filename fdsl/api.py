@@ -375,8 +375,11 @@ class AnomalyDetector:
     @whatever_the_default_device
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
         """RGB photographs -> (B,3,S,S) uint8, resized; with tiles (B,1+T,3,S,S); their own masks are a fourth
-        channel."""
-        return self.scorer.to_batch(photographs)
+        channel. DataError for what are none."""
+        given = list(photographs) if isinstance(photographs, Iterable) else [photographs]
+        if not given or not all(isinstance(one, Image.Image) and one.mode == "RGB" for one in given):
+            raise DataError(f"{one_line(photographs, 60)}: are no RGB photographs; give PIL images")
+        return self.scorer.to_batch(given)
 
     @whatever_the_default_device
     def begin_batch(
@@ -385,8 +388,9 @@ class AnomalyDetector:
         """A function that gives the predictions of a batch of `to_batch`; a GPU works on them from now on.
 
         `sizes`: the photographs' (width, height). `names`: what errors call them. The function raises
-        ModelError for a map that is not finite.
+        ModelError for a map that is not finite. DataError for a batch or sizes of another kind.
         """
+        self._refuse_other(batch, sizes)
         named = names or [f"photograph {number} of {len(sizes)}" for number in range(1, len(sizes) + 1)]
         raw = self.scorer.begin(batch, named)
         whole = (batch if batch.dim() == 4 else batch[:, 0]).cpu().numpy()
@@ -399,6 +403,16 @@ class AnomalyDetector:
             return predictions_of(found, fused, sizes, statistics, *judged_by)
 
         return arrived
+
+    def _refuse_other(self, batch: object, sizes: object) -> None:
+        """DataError for a batch that `to_batch` did not make, and for sizes that are not of its images."""
+        side, dimensions = self.image_size, 4 if self.scorer.detector.layout is None else 5
+        is_batch = isinstance(batch, Tensor) and batch.dtype == torch.uint8 and batch.dim() == dimensions
+        if not isinstance(batch, Tensor) or not is_batch or batch.shape[-2:] != (side, side):
+            raise DataError("the batch is none of to_batch; give what that makes of the photographs")
+        given = list(sizes) if isinstance(sizes, Sequence) else []
+        if len(given) != len(batch) or not all(isinstance(one, tuple) and len(one) == 2 for one in given):
+            raise DataError(f"sizes are not {len(batch)} pairs; give the width and height of each photograph")
 
     def save(self, file: str | Path) -> None:
         """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at

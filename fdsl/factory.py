@@ -158,7 +158,8 @@ def moved_config(
     """
     stored, chosen = config.detector.machine.precision, choose_device(device)
     dtype = getattr(torch, stored)
-    if precision not in (None, "auto") and PRECISIONS.get(as_text("--precision", precision)) != dtype:
+    asked = "auto" if precision is None else as_text("--precision", precision)
+    if asked != "auto" and PRECISIONS.get(asked) != dtype:
         raise ConfigError(
             f"--precision {precision}: {file} was made in {stored}; leave the flag out or make it again."
         )
@@ -166,7 +167,8 @@ def moved_config(
         dtype = torch.float32
         logger.info("detector %s: made in float16, used in float32 on this CPU", file)
     encoder = config.detector.backbone
-    weights, folder = pretrained or encoder.pretrained, model_config or encoder.model_config
+    weights = encoder.pretrained if pretrained is None else pretrained
+    folder = encoder.model_config if model_config is None else model_config
     encoder = replace(encoder, pretrained=weights, model_config=folder)
     detector = replace(config.detector, backbone=encoder, machine=machine_facts(chosen, dtype))
     return replace(config, detector=detector)

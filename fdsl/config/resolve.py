@@ -51,7 +51,8 @@ def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = No
     if stored is None and "model" in values:
         from models.backbones.backbone_registry import defaults_of  # PyTorch: not before flags are parsed
 
-        base = defaults_of(as_text("--model", values["model"]), values.get("model_config"))
+        folder = replace(BackboneConfig(), model_config=values.get("model_config")).model_config
+        base = defaults_of(as_text("--model", values["model"]), folder)
     else:
         base = stored or BackboneConfig()
     for name, value in values.items():

@@ -96,9 +96,38 @@ def test_what_is_no_image(made, tmp_path, kind):
             refuse()
 
 
+NO_BATCHES = (None, "x", 5, [], np.zeros((1, 3, 32, 32), np.uint8), torch.zeros(1, 3, 32, 32), torch.ones(3))
+
+
+@pytest.mark.parametrize("value", NO_BATCHES, ids=lambda value: type(value).__name__)
+def test_what_is_no_batch(made, value):
+    with pytest.raises(DataError, match="the batch is none of to_batch"):
+        made.begin_batch(value, [(8, 8)])
+    with pytest.raises(DataError, match="are no RGB photographs"):
+        made.to_batch(value)
+    with pytest.raises(DataError, match="sizes are not 1 pairs"):
+        made.begin_batch(made.to_batch([Image.new("RGB", (8, 8))]), value)
+
+
 def test_labels_that_are_none(made):
     with pytest.raises(ConfigError, match="labels are a NoneType"):
         made.learn_threshold([texture(1), texture(2)], None)
+
+
+NO_PLACE = (True, 5, b"x", np.zeros(2), torch.zeros(2), {})
+
+
+@pytest.mark.parametrize("value", NO_PLACE, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("name", ["pretrained", "model_config", "precision"])
+def test_what_is_no_place_of_weights(made, tiny_configs, tmp_path, name, value):
+    made.save(tmp_path / "part.safetensors")
+    files = {"model_config": tiny_configs, **BACKBONE_OPTIONS}
+    for refuse in (
+        lambda: AnomalyDetector.load(tmp_path / "part.safetensors", **{name: value}),
+        lambda: AnomalyDetector.from_backbone(**{**files, name: value}),
+    ):
+        with pytest.raises(ConfigError):
+            refuse()
 
 
 NO_TEXT = (None, 1, b"x", [], {}, object())
