@@ -173,7 +173,7 @@ def compared(args: argparse.Namespace, detector: AnomalyDetector, photographs: l
         export_detector(detector, file, halved=args.halved, standard=args.provider == "openvino")
         for precision in PRECISIONS[args.provider]:
             graph = Graph(file, 0, args.provider, precision)
-            given = [graph.look_at(open_image(photo), photo.name) for photo in photographs]
+            given = [graph.predict(open_image(photo), photo.name) for photo in photographs]
             maps = max(np.abs(one.patch_map - two.patch_map).max() for one, two in zip(given, wanted))
             scores = max(abs(one.score - two.score) for one, two in zip(given, wanted))
             others = sum(one.is_anomalous != (two.score >= limit) for one, two in zip(given, wanted))

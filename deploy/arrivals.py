@@ -16,8 +16,8 @@ from utils.errors import DataError
 from utils.log import warn
 from utils.text import natural_key
 
-PAUSE = 0.5  # seconds between two looks at the folder,
-SHARE = 4  # and at least so many times what the last look took
+PAUSE = 0.5  # seconds between two listings of the folder,
+SHARE = 4  # and at least so many times what the last listing took
 PATIENCE = 30.0  # seconds that a file at rest may stay unreadable: a copy over a network may stand still
 Clock = Callable[[], float]
 
@@ -25,7 +25,7 @@ Clock = Callable[[], float]
 @dataclass
 class Waiting:
     """A file that is not at rest, or could not be read yet: its size and time of change (ns), and since when
-    it has had them. not_before: when it is looked at again."""
+    it has had them. not_before: when it is read again."""
 
     size: int
     modified: int
@@ -53,8 +53,8 @@ class Arrivals:
     """The photographs below a folder that are not `done` (their keys), as they come to rest.
 
     A file is at rest when its size and time have not changed for `settle` seconds, and it holds something. A
-    file that is written anew under its name is another photograph. `left_out`: folders that are
-    not entered. `problem` is called with files of kinds that are not read, by name and reason, at each look.
+    file that is written anew under its name is another photograph. `left_out`: folders that are not entered.
+    `problem` is called with files of kinds that are not read, by name and reason, at each listing.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class Arrivals:
 
     @property
     def waiting(self) -> int:
-        """How many files were not at rest at the last look."""
+        """How many files were not at rest at the last listing."""
         return len(self._waiting)
 
-    def look(self) -> list[Arrived]:
+    def at_rest(self) -> list[Arrived]:
         """The files at rest, by their time of change. DataError where the folder is not there."""
         now, at_rest, seen = self._clock(), [], set()
         for name, path, reason, _ in find_images([str(self.folder)], self._left_out):
@@ -113,7 +113,7 @@ class Arrivals:
         waiting.not_before = now + max(1.0, now - waiting.since)
 
     def is_unchanged(self, one: Arrived) -> bool:
-        """Whether a file is still what it was when it was found at rest."""
+        """Whether a file is still what it was when it came to rest."""
         try:
             facts = os.stat(one.path)
         except OSError:
@@ -122,14 +122,15 @@ class Arrivals:
 
 
 def arriving(arrivals: Arrivals, stop_after: float | None, asked: threading.Event) -> Iterator[Arrived]:
-    """The files at rest, look after look. Ends after `stop_after` seconds without anything new or waiting
-    (None: never), and once it is `asked` to. A folder that is gone is reported once and waited for."""
+    """The files at rest, listing after listing. Ends after `stop_after` seconds without anything new or
+    waiting (None: never), and once it is `asked` to. A folder that is gone is reported once and waited
+    for."""
     quiet_since, is_gone = time.monotonic(), False
     while not asked.is_set():
         begun = time.monotonic()
         arrived: list[Arrived] = []
         try:
-            arrived = arrivals.look()
+            arrived = arrivals.at_rest()
             is_gone = False
         except DataError as error:
             if not is_gone:

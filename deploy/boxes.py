@@ -30,13 +30,13 @@ def mask_of(anomaly_map: np.ndarray, threshold: float | None) -> np.ndarray:
 def summits(anomaly_map: np.ndarray, threshold: float) -> list[Summit]:
     """The hottest pixel of each 8-connected region that reaches `threshold`."""
     runs = Runs(anomaly_map >= threshold)
-    found: dict[int, Summit] = {}
+    hottest: dict[int, Summit] = {}
     for region, (row, start, stop) in zip(runs.regions, runs.places):
         column = start + int(anomaly_map[row, start:stop].argmax())
         value = float(anomaly_map[row, column])
-        if region not in found or value > found[region][0]:
-            found[region] = value, row, column
-    return list(found.values())
+        if region not in hottest or value > hottest[region][0]:
+            hottest[region] = value, row, column
+    return list(hottest.values())
 
 
 def take(mask: np.ndarray, free: np.ndarray, summit: Summit) -> Box:

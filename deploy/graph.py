@@ -174,7 +174,7 @@ class Graph:
                 f"{printable(file)} is not the tensors' file that belongs to {self.name}; copy both again."
             )
 
-    def look_at(self, photo: Image.Image, name: str) -> Result:
+    def predict(self, photo: Image.Image, name: str) -> Result:
         """The result of an RGB photograph; DataError, with its `name`, where its map is not finite;
         ConfigError where the graph fails."""
         pixels = photograph_to_array(photo, self.side, self.tiles)[None]

@@ -77,7 +77,7 @@ def rows_of(
         if not warned and (sentence := other_shape(photo.size, graph.reference_sizes)):
             warned = True
             warn([f"{name}: {sentence} (and perhaps others)"])
-        result = graph.look_at(photo, name)
+        result = graph.predict(photo, name)
         row = row_of(name, result)
         if folder is not None:
             add_picture(row, folder.partial, graph, photo, result, pictures)

@@ -1,4 +1,4 @@
-"""An output folder that is never finished: each row is on the disk before the next photograph is looked at,
+"""An output folder that is never finished: each row is on the disk before the next photograph is scored,
 so that a restart goes on where the last run ended, however that ended."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Journal:
         self._mend()
         self._rows = open(folder / ROWS, "a", encoding="utf-8")
         self._table = open(folder / TABLE, "a", encoding="utf-8", newline="")
-        self._known_skipped = self._read_skipped()
+        self._skipped = self._read_skipped()
 
     def _take_over(self, facts: dict[str, Any]) -> None:
         """ConfigError for a folder whose files are another program's, or rows another detector's."""
@@ -101,9 +101,9 @@ class Journal:
     def skip(self, name: str, reason: str) -> None:
         """A photograph that cannot be read: a line of skipped.csv, once."""
         entry = tuple(csv_cells((as_cell(name), reason)))
-        if entry in self._known_skipped:
+        if entry in self._skipped:
             return
-        self._known_skipped.add(entry)
+        self._skipped.add(entry)
         is_new = not (self.folder / SKIPPED).exists()
         with open(self.folder / SKIPPED, "a", encoding="utf-8", newline="") as out:
             if is_new:
@@ -116,7 +116,7 @@ class Journal:
 
 
 def key(name: str, size: Any, modified: Any) -> int:
-    """What a photograph is known by within a process, in few bytes: name, size and time of change (ns)."""
+    """What identifies a photograph within a process, in few bytes: name, size and time of change (ns)."""
     return hash((name, size, modified))
 
 

@@ -70,11 +70,11 @@ OF_TILES = {
 def read_fields(fields: Mapping[str, Field], given: Mapping[str, Any]) -> dict[str, Any]:
     """The values by name. `given`: JSON values, or texts, which are read as JSON; "" stands for no value.
     ValueError, which names the field, for what it may not hold."""
-    found = {}
+    values = {}
     for name, field in fields.items():
         try:
             value = given[name]
-            found[name] = field.read(parsed_json(value or "null") if isinstance(value, str) else value)
+            values[name] = field.read(parsed_json(value or "null") if isinstance(value, str) else value)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{name} is not what export.py writes") from error
-    return found
+    return values

@@ -85,7 +85,7 @@ class Service:
                 photo = open_image(file, graph.grey)
             except DataError as error:
                 raise DataError(str(error).removeprefix(f"{printable(file)}: ")) from error
-        result = graph.look_at(photo, name)
+        result = graph.predict(photo, name)
         row = row_of(name, result)
         warn(self.drift.follow(row))
         if self.journal is not None:

@@ -76,7 +76,7 @@ class Watch:
             photo, digest = open_image(one.path, graph.grey), content_digest(one.path)
             if not self.arrivals.is_unchanged(one):
                 return None  # somebody writes it again
-            result = graph.look_at(photo, one.name)
+            result = graph.predict(photo, one.name)
         except (DataError, OSError) as error:
             if one.final:
                 self._skip(one, str(error).removeprefix(f"{printable(one.path)}: "))

@@ -138,7 +138,7 @@ class Fit:
     def at_rate(self, rate: float, scored: Iterable[Prediction]) -> Fit:
         """Another one with what normal images reach at this target false-positive rate, by the calibration
         images, the references or the bulk of the photographs that are `scored`. ConfigError where too few
-        are, where no normal image is known, and for a rate outside 0 to 1."""
+        are, where there are no scores of normal images, and for a rate outside 0 to 1."""
         other = self.detector.another()
         if self.has_bulk:
             other.threshold = threshold_of_bulk(list(scored), rate)

@@ -1,4 +1,4 @@
-// What the page knows: the session's state as page/session.py gives it, and what follows from it.
+// The session's state as page/session.py gives it, and what follows from it.
 import { $ } from "./dom.js";
 
 export const state = { base: "", references: [], calibration: [], calibrated: [], photographs: [], threshold: null, ready: false, rates: [],

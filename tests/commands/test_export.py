@@ -123,7 +123,7 @@ def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):
 
 @pytest.mark.slow
 def test_on_the_line_the_rows_are_those_of_predict(place, detector, tmp_path):
-    """deploy/ within this process; tests/commands/test_deploy.py runs it alone."""
+    """deploy/ within this process; tests/deploy/test_inspect_archive.py runs it alone."""
     export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
     given = str(place / "parts"), "--output"
     assert on_the_line.main([str(tmp_path / "part.onnx"), *given, str(tmp_path / "ours")]) == 0
@@ -207,7 +207,7 @@ def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_
     assert all(f"step {number} of 3: " in logged() for number in (1, 2, 3))
     assert "part.onnx.data, which belongs next to it" in logged()
     with Image.open(place / "good/1.png") as photo:
-        found = graph.Graph(file).look_at(photo.convert("RGB"), "1.png")
+        found = graph.Graph(file).predict(photo.convert("RGB"), "1.png")
     assert found.score == pytest.approx(
         AnomalyDetector.load(detector).predict(place / "good/1.png").score, abs=1e-6
     )

@@ -1,4 +1,4 @@
-"""deploy/inspect.py beside predict.py: the same rows, decisions and exit codes, without PyTorch."""
+"""inspect.pyz on a machine of its own: the rows, decisions and exit codes of predict.py, without PyTorch."""
 
 import json
 import shutil
@@ -10,31 +10,26 @@ import pytest
 
 import export
 import predict
-from fdsl.api import AnomalyDetector
-from fdsl.boxes import find_boxes
-from tests.support.predictions import BACKBONE_OPTIONS, RUNTIME, rows
+from tests.support.exported import exported_to
+from tests.support.predictions import RUNTIME, rows
 from utils.config import WindowConfig
 from utils.errors import ConfigError
-from utils.hot_regions import upsample
 
-onnxruntime = pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
-onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
+pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
+pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 
-from deploy import boxes, graph  # noqa: E402
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
+
+from deploy import graph  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def exported(place, tiny_configs, tmp_path_factory):
     """(saved detector, its ONNX file), with local windows."""
     folder = tmp_path_factory.mktemp("exported")
-    windows = WindowConfig("mul", 4, 4)
-    made = AnomalyDetector.from_backbone(
-        **vars(windows), model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
-    )
-    made.fit(place / "good")
-    made.save(folder / "part.safetensors")
-    export.main(["--detector", str(folder / "part.safetensors"), "--output", str(folder / "part.onnx")])
-    return folder / "part.safetensors", folder / "part.onnx"
+    file = exported_to(folder, place / "good", tiny_configs, **vars(WindowConfig("mul", 4, 4)))
+    return file.with_suffix(".safetensors"), file
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +42,7 @@ def alone(exported, tmp_path_factory):
     return folder
 
 
-def inspect(alone, *arguments, **more):
+def inspect_alone(alone, *arguments, **more):
     """Runs inspect.pyz elsewhere; exit code, output and errors."""
     command = [sys.executable, str(alone / "inspect.pyz"), *map(str, arguments)]
     more.setdefault("env", {"PYTHONPATH": str(alone)})
@@ -83,7 +78,7 @@ def test_rows_tables_and_exit_codes_are_those_of_predict(place, exported, alone,
     theirs, ours = tmp_path / "predict", tmp_path / "deploy"
     flags = ["--detector", str(saved), "--input", str(place / "parts"), "--output", str(theirs), *RUNTIME]
     code = predict.main([*flags, "--exit-code"])
-    found = inspect(alone, file, place / "parts", "--output", ours, "--format", "json", "--exit-code")
+    found = inspect_alone(alone, file, place / "parts", "--output", ours, "--format", "json", "--exit-code")
     assert found[0] == code == 1
     printed = [json.loads(line) for line in found[1].splitlines()]
     wanted = [json.loads(line) for line in (theirs / "scores.jsonl").read_text().splitlines()]
@@ -106,7 +101,7 @@ def test_rows_tables_and_exit_codes_are_those_of_predict(place, exported, alone,
         "scores.jsonl",
         "skipped.csv",
     ]
-    again = inspect(alone, file, place / "parts/2.png", "--output", ours)
+    again = inspect_alone(alone, file, place / "parts/2.png", "--output", ours)
     assert again[0] == 0 and len(rows(ours / "scores.csv")) == 1 and not (ours / "skipped.csv").exists()
 
 
@@ -131,7 +126,7 @@ def test_what_is_no_graph_of_ours_is_one_sentence(place, exported, alone, tmp_pa
         ("missing.onnx", "There is no file"),
     ):
         output = tmp_path / "out"
-        one_sentence(inspect(alone, tmp_path / name, place / "parts", "--output", output), words)
+        one_sentence(inspect_alone(alone, tmp_path / name, place / "parts", "--output", output), words)
         assert not output.exists()
 
 
@@ -139,7 +134,7 @@ def test_what_is_no_graph_of_ours_is_one_sentence(place, exported, alone, tmp_pa
 @pytest.mark.parametrize("package", ("onnxruntime", "numpy"))
 def test_a_missing_package_is_one_sentence(exported, place, alone, tmp_path, package):
     (tmp_path / f"{package}.py").write_text(f"raise ImportError('No module named {package}')")
-    found = inspect(
+    found = inspect_alone(
         alone, exported[1], place / "parts", "--format", "json", env={"PYTHONPATH": str(tmp_path)}
     )
     one_sentence(found, f"No module named {package}): pip install onnxruntime numpy pillow")
@@ -151,11 +146,11 @@ def test_wrong_input_and_output_are_one_sentence(exported, place, alone, tmp_pat
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "scores.csv").write_text("somebody's own")
     file, parts = exported[1], place / "parts"
-    one_sentence(inspect(alone, file, tmp_path / "nowhere", "--format", "json"), "check the path")
-    one_sentence(inspect(alone, file, parts), "--output DIR is needed")
-    one_sentence(inspect(alone, file, parts, "--output", tmp_path / "taken"), "name another folder")
+    one_sentence(inspect_alone(alone, file, tmp_path / "nowhere", "--format", "json"), "check the path")
+    one_sentence(inspect_alone(alone, file, parts), "--output DIR is needed")
+    one_sentence(inspect_alone(alone, file, parts, "--output", tmp_path / "taken"), "name another folder")
     assert (tmp_path / "taken" / "scores.csv").read_text() == "somebody's own"
-    code, _, reported = inspect(alone, file, tmp_path / "broken.png", "--output", tmp_path / "out")
+    code, _, reported = inspect_alone(alone, file, tmp_path / "broken.png", "--output", tmp_path / "out")
     assert code == 2 and "no photograph could be scored" in reported
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["config.json", "skipped.csv"]
 
@@ -172,7 +167,7 @@ def test_what_cannot_compute_is_one_sentence(exported, place, alone, tmp_path, f
     if "openvino" in flags and graph.OPENVINO in onnxruntime.get_available_providers():
         pytest.skip("OpenVINO is installed")
     given = exported[1], place / "parts", "--output", tmp_path / "out"
-    one_sentence(inspect(alone, *given, *flags), words)
+    one_sentence(inspect_alone(alone, *given, *flags), words)
     assert not (tmp_path / "out").exists()
 
 
@@ -208,37 +203,9 @@ def test_openvino_says_what_predict_says(place, exported, alone, tmp_path):
         pytest.skip("needs deploy/requirements-openvino.txt")
     file, flags = tmp_path / "part.onnx", ("--format", "json", "--provider", "openvino")
     export.main(["--detector", str(exported[0]), "--output", str(file), "--operators", "onnx"])
-    wanted = inspect(alone, exported[1], place / "parts", "--format", "json")
-    given = inspect(alone, file, place / "parts", *flags)
+    wanted = inspect_alone(alone, exported[1], place / "parts", "--format", "json")
+    given = inspect_alone(alone, file, place / "parts", *flags)
     assert given[0] == wanted[0] == 0 and "warning" not in given[2]
     for ours, theirs in zip(*(found[1].splitlines() for found in (given, wanted)), strict=True):
         assert abs(json.loads(ours).get("score", 0) - json.loads(theirs).get("score", 0)) < 1e-4
-    assert "export it with --operators onnx" in inspect(alone, exported[1], place / "parts", *flags)[2]
-
-
-def bumps(generator, grid):
-    """A map (G,G) of a few soft bumps on noise."""
-    rows, columns = np.mgrid[:grid, :grid]
-    found = generator.random((grid, grid)) * generator.choice([0.01, 0.3])
-    for _ in range(generator.integers(0, 7)):
-        row, column = generator.random(2) * grid
-        width = 1 + 4 * generator.random()
-        found += generator.random() * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / width)
-    return (found / max(1, found.max())).astype(np.float32)
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_boxes_are_those_of_opencv(seed):
-    generator = np.random.default_rng(seed)
-    patch_map = bumps(generator, int(generator.integers(4, 30)))
-    height, width = generator.integers(1, 200, 2)
-    level = None if seed % 4 == 0 else float(generator.random() * patch_map.max() * 1.1)
-    large = upsample(patch_map, height, width)
-    if seed % 3 == 0:
-        large = np.round(large, 1)  # plateaus, and pixels that touch at corners alone
-    given = [vars(box) for box in boxes.find_boxes(large, level)]
-    assert given == [vars(box) for box in find_boxes(large, level)]
-
-
-def test_a_map_without_variation_has_no_box():
-    assert boxes.find_boxes(np.full((9, 9), 0.5, np.float32), 0.1) == []
+    assert "export it with --operators onnx" in inspect_alone(alone, exported[1], place / "parts", *flags)[2]
