@@ -147,7 +147,7 @@ def matching(bench: Bench) -> list[Row]:
 
     query = tokens(patches)
     for shots in (1, 4):
-        bank = MemoryBank.of_tokens(tokens(shots * patches), shots)
+        bank = bank_of(tokens(shots * patches), shots)
         works = [
             partial(one_product, query, [bank]),
             partial(bank.index, query),
@@ -156,10 +156,16 @@ def matching(bench: Bench) -> list[Row]:
         bare, index, way = shortest(works, repeats, bench.device)
         found.append((f"nearest patches, {shots} shot(s) (compared: one matrix product)", index, bare))
         found.append((f"discrepancies, {shots} shot(s) (compared: one matrix product)", way, bare))
-    banks = [MemoryBank.of_tokens(tokens(4 * patches), 4) for _ in range(5)]
+    banks = [bank_of(tokens(4 * patches), 4) for _ in range(5)]
     works = [partial(one_product, query, banks), partial(in_one_pass, query, banks)]
     bare, index = shortest(works, repeats, bench.device)
     return [*found, ("nearest patches in 15 banks (compared: one product with their union)", index, bare)]
+
+
+def bank_of(tokens: Tensor, photographs: int = 1) -> MemoryBank:
+    """The memory bank of tokens (L,M,C) of so many photographs, with as many tokens each."""
+    sizes = [[tokens.shape[1] // photographs]] * photographs
+    return MemoryBank.collected([Features(tokens[:, None])], sizes)
 
 
 def one_product(query: Tensor, banks: list[MemoryBank]) -> None:
@@ -181,7 +187,8 @@ def in_one_pass(query: Tensor, banks: list[MemoryBank]) -> None:
 
 def bare_windows(bench: Bench, detector: Detector) -> float:
     """Seconds of the bare backbone over the image and all its windows."""
-    branch = detector.window_branch
+    branch = detector.windows
+    assert branch is not None
     windows = branch.grid.cut(bench.photos[0], bench.backbone.patch_size)
 
     def work() -> None:
@@ -215,7 +222,7 @@ def training(bench: Bench) -> list[Row]:
     """One step: batch of 8, 10 references, against the bare backbone's forward of the batch."""
     bare = bench.seconds(lambda: bench.bare(bench.photos))
     tokens = bench.backbone.encode(bench.pixels[:1]).tokens[:, 0]
-    bank = MemoryBank.of_tokens(torch.cat([tokens] * TRAINING_SHOTS, dim=1))
+    bank = bank_of(torch.cat([tokens] * TRAINING_SHOTS, dim=1))
     method = Fdsl(bench.backbone.width, len(bench.args.layers)).to(bench.device)
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
     side = bench.args.image_size

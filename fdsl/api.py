@@ -71,7 +71,7 @@ class AnomalyDetector:
         self.config = replace(config, fingerprint=detector.backbone.fingerprint)
         self.scorer = Scorer(detector)
         masks = None
-        if detector.roi is None:
+        if detector.counted.roi is None:
             masks = MaskFolders.of(config.detector.options, detector.image_size, detector.grid)
         self.reader = PhotographReader(masks=masks)
         self.references = FittedReferences()
@@ -248,7 +248,7 @@ class AnomalyDetector:
         Combined(made.method, made.options, made.windows, len(photographs)).refuse()
         self.reader, self.references, self.decision = reader, fitted, Decision()
         self.config = replace(self.config, references=len(photographs), rotations=1)
-        if detector.is_transductive:
+        if self.method.takes_test_images:
             seen = (reader.read(image, "a test image") for image in tested)
             encode_test_images(self.scorer, seen, len(tested))
         if not photographs:
@@ -282,7 +282,7 @@ class AnomalyDetector:
     def _refit(self, names: Sequence[str], more: Iterable[Photograph], rate: float | str | None) -> None:
         """Fits its references without those of these names, and more; nothing has changed where that
         fails."""
-        if self.scorer.detector.is_transductive:
+        if self.method.takes_test_images:
             raise ConfigError(
                 "This detector compares test images with each other: make it anew from its references and "
                 "theirs."

@@ -79,7 +79,7 @@ def tensors_of(
         if facts is not None:
             tensors[name] = torch.tensor(astuple(facts), dtype=torch.float64)
     if _names_roi(method.options):
-        tensors[ROI] = IN_FOLDERS if detector.roi is None else detector.roi
+        tensors[ROI] = IN_FOLDERS if detector.counted.roi is None else detector.counted.roi
     if detector.layout is not None:
         tensors[LAYOUT] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:

@@ -66,15 +66,9 @@ class Branch(ABC):
         self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
     ) -> Tensor:
         """The method's raw maps (M,B,H,W) of the images with these parts; `match` replaces the branch's."""
-        return self.merged(self.scored(method, parts, memory, match))
-
-    def scored(
-        self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
-    ) -> Tensor:
-        """The raw maps of all parts, before they are merged."""
         chosen = self._matching(match)
         raw = [self._raw(method, part, memory, one) for part, one in chosen.over(parts)]
-        return raw[0] if len(raw) == 1 else torch.cat(raw, dim=1)
+        return self.merged(raw[0] if len(raw) == 1 else torch.cat(raw, dim=1))
 
     def _moved(self, encode: Encoder, views: Views) -> Views:
         """The branch's part of images, on the backbone's device."""
@@ -91,7 +85,7 @@ class Branch(ABC):
 
     @abstractmethod
     def merged(self, raw: Tensor) -> Tensor:
-        """The raw maps of parts, from `scored` -> (M,B,H,W)."""
+        """Raw maps of all parts, one after the other (M,.,n) -> (M,B,H,W)."""
 
 
 def _refuse_equal_patches(parts: Iterable[Features]) -> Iterator[Features]:
@@ -156,6 +150,19 @@ class Tiles(Branch):
         tiles, count = views.tiles, views.tiles.shape[:2]
         features = encode.crops(tiles, (), lambda: tiles.flatten(0, 1), want)
         yield features.each_tokens(lambda tokens: tokens.unflatten(1, count).flatten(2, 3))
+
+    def of_images(
+        self,
+        method: Method,
+        encode: Encoder,
+        views: Views,
+        memory: Memory | None,
+        match: Matching | None,
+        shown: tuple[int | None, ...] | None,
+    ) -> Tensor:
+        """The raw maps (M,B,H,W) of images; `shown`: as in the features of the whole images."""
+        parts = (part._replace(shown=shown) for part in self.encoded(encode, views, method.want))
+        return self.raw_maps(method, parts, memory, match)
 
     def _moved(self, encode: Encoder, views: Views) -> Views:
         return views if views.tiles is None else views._replace(tiles=encode.moved(views.tiles))
@@ -230,15 +237,28 @@ class Windows(Branch):
             features = encode.crops(image, (self.grid.size, *which), cut, want, side)
             yield features._replace(patches=self.grid.seen_in(which, features.tokens.device))
 
-    def scored(
-        self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
+    def of_images(
+        self,
+        method: Method,
+        encode: Encoder,
+        views: Views,
+        memory: Memory | None,
+        match: Matching | None,
+        raw: Tensor,
+        final: Tensor,
     ) -> Tensor:
-        """Of one image's windows (M,W,size,size)."""
-        return self.grid.as_cut(super().scored(method, parts, memory, match))
+        """The raw maps (M,B,G,G) of images. With a budget the map that the whole images' `final` maps
+        (M,B,G,G) give says where windows are worth it, and their `raw` maps stand where none is."""
+        want, found = method.want | (match or self.match).want, []
+        weights = method.summarise(final)[0].cpu() if self.budget else None  # of all at once: the host waits
+        for number, view in enumerate(views.each()):
+            own = self if weights is None else self.looking(raw[:, number : number + 1], weights[number])
+            found.append(own.raw_maps(method, own.encoded(encode, view, want), memory, match))
+        return torch.cat(found, dim=1)
 
     def merged(self, raw: Tensor) -> Tensor:
         elsewhere = None if self.elsewhere is None else self.elsewhere[:, 0]
-        return self.grid.stitch(raw, self.chosen, elsewhere)[:, None]
+        return self.grid.stitch(self.grid.as_cut(raw), self.chosen, elsewhere)[:, None]
 
 
 def windows_of(settings: WindowConfig, grid: int, patch_size: int, at_once: AtOnce) -> Windows | None:

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE, Backbone
@@ -19,6 +19,7 @@ from models.encoder import KEPT_BYTES, Encoder
 from models.features import Features, FinalMaps, ScoreMaps, Views, views_of
 from models.matching.candidates import Matching
 from models.method import Memories, Memory, Method, Seen
+from models.views.counted_patches import CountedPatches
 from models.views.tile_maps import FINER
 from utils.config import WHOLE_IMAGE, WindowConfig
 from utils.errors import ModelError
@@ -26,7 +27,6 @@ from utils.memory import Halving
 from utils.tile_layout import TileLayout, tiles_for
 
 logger = logging.getLogger("fdsl")
-HALF = 0.5  # of a patch's area, from which on it counts
 # Window patches encoded at once, to begin with.
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "mps": 42 * 169, "cuda": 169 * 169}
 NO_WINDOWS = WindowConfig(winmode="nan")
@@ -73,8 +73,7 @@ class Detector(nn.Module):
         self.windows: Windows | None = windows_of(windows, self.grid, backbone.patch_size, self.at_once)
         self.layout: TileLayout | None = None
         self.memories = Memories()
-        self.roi: Tensor | None = None  # (S,S) uint8, 255 where the photograph is evaluated; None: everywhere
-        self.counting: dict[tuple[int, int], Tensor] = {}  # of grids of patches: which count
+        self.counted = CountedPatches(None, backbone.device)
         self.directions: dict[str, Tensor] = {}  # category -> the directions (2,D) of its own words
 
     @contextmanager
@@ -94,28 +93,24 @@ class Detector(nn.Module):
 
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
-        views = views_of(self.encode.moved(images))
-        features = self.features(views, views_of(images))
+        views, given = views_of(self.encode.moved(images)), views_of(images)
+        features = self.method.features(self.encode, views.whole, given.whole, self.memories.whole)
         maps = self.final_maps(views, features, match)
         found = self.method.combine(maps, features, self.side)
-        return replace(found, base=self._counted(found.base, views.roi))
-
-    def features(self, views: Views, originals: Views) -> Features:
-        """The features of whole images, of which the method may know some; `originals`: where they came
-        from."""
-        memory = self.memories.whole
-        return self.method.features(self.encode, views.whole, originals.whole, memory)
+        return replace(found, base=self.counted.only(found.base, views.roi))
 
     def final_maps(self, views: Views, features: Features, match: Matching | None = None) -> FinalMaps:
-        """The method's final maps of images with these features, of their tiles and windows."""
-        raw = self.whole.raw_maps(self.method, [features], self.memories.whole, match)
-        whole = self.counted_final(raw, views.roi)
-        tiles = None
+        """The method's final maps of whole images with these features, of their tiles and windows."""
+        method, memories = self.method, self.memories
+        how = method, self.encode, views
+        raw = self.whole.raw_maps(method, [features], memories.whole, match)
+        whole, tiles, windows = self.counted_final(raw, views.roi), None, None
         if views.tiles is not None:
-            tiles = self.counted_final(self.raw_tile_maps(views, features, match), views.roi)
-        windows = None
+            tiles = self.tiles.of_images(*how, memories.tiles, match, features.shown)
+            tiles = self.counted_final(tiles, views.roi)
         if self.windows is not None:
-            windows = self.counted_final(self.raw_window_maps(views, raw, whole, match), views.roi)
+            windows = self.windows.of_images(*how, self.window_memory, match, raw, whole)
+            windows = self.counted_final(windows, views.roi)
         return FinalMaps(whole, tiles, windows)
 
     @torch.no_grad()
@@ -125,81 +120,28 @@ class Detector(nn.Module):
         return self.whole.raw_maps(self.method, [features], self.memories.whole, match)
 
     @torch.no_grad()
-    def raw_tile_maps(self, views: Views, features: Features, match: Matching | None = None) -> Tensor:
-        """The raw maps of images' tiles, put together (M,B,H,W); `features`: of the whole images."""
-        tiles = self.tiles
-        parts = (
-            part._replace(shown=features.shown)
-            for part in tiles.encoded(self.encode, views, self.method.want)
-        )
-        return tiles.raw_maps(self.method, parts, self.memories.tiles, match)
-
-    @torch.no_grad()
-    def raw_window_maps(
-        self, views: Views, raw: Tensor, final: Tensor, match: Matching | None = None
-    ) -> Tensor:
-        """LFE's raw maps of images, stitched from their windows: (M,B,G,G).
-
-        With a window budget the map that whole images' `final` maps (M,B,G,G) give says where windows are
-        worth it, and their `raw` maps stand where none is.
-        """
-        windows, found = self.window_branch, []
-        want, memory = self.method.want | (match or windows.match).want, self.window_memory
-        if not windows.budget:
-            for view in views.each():
-                parts = windows.encoded(self.encode, view, want)
-                found.append(windows.scored(self.method, parts, memory, match))
-            return windows.grid.stitch(torch.stack(found, dim=1))
-        shown = self.method.summarise(final)[0].cpu()  # of all images at once: to choose, the host waits
-        for number, view in enumerate(views.each()):
-            own = windows.looking(raw[:, number : number + 1], shown[number])
-            parts = own.encoded(self.encode, view, want)
-            found.append(own.raw_maps(self.method, parts, memory, match))
-        return torch.cat(found, dim=1)
-
-    @torch.no_grad()
     def scale_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
         """One map (S,B,G,G) for each of the method's `scales`, before they are brought together: the mean of
         the maps of that group."""
         views = views_of(images)
-        refined = self._counted(self.method.refine(self.raw_maps(views.whole, match)), views.roi)
+        refined = self.counted.only(self.method.refine(self.raw_maps(views.whole, match)), views.roi)
         return torch.stack([group.mean(0) for group in refined.chunk(len(self.method.scales))])
 
     def counted_final(self, raw: Tensor, roi: Tensor | None = None) -> Tensor:
         """Raw maps (M,B,G,G) -> refined ones on one scale, zero where patches do not count."""
-        return self._counted(self.method.final(self.method.refine(raw)), roi)
+        return self.counted.only(self.method.final(self.method.refine(raw)), roi)
 
     def restrict(self, roi: Tensor | None) -> None:
         """From now on patches count where `roi` (S,S) uint8 is 255, by the larger part of their area: in the
         memory bank, in maps and in scores. None: everywhere. ModelError, and nothing changes, where it leaves
         no patch."""
-        before = self.roi, self.counting
-        self.roi, self.counting = roi, {}
-        if roi is not None and not self.counts(self.grid, self.grid).any():
-            self.roi, self.counting = before
+        counted = CountedPatches(roi, self.backbone.device)
+        if not counted.of_grid(self.grid, self.grid).any():
             raise ModelError(
                 "The region of interest covers no patch by half: draw it larger, or take a larger "
                 "--image-size."
             )
-
-    def counts(self, height: int, width: int) -> Tensor:
-        """Which of height x width patches of a photograph count, bool, on the backbone's device."""
-        size = height, width
-        if size not in self.counting:
-            if self.roi is None:
-                found = torch.ones(size, dtype=torch.bool)
-            else:
-                found = counting(self.roi[None], height, width)[0]
-            self.counting[size] = found.to(self.backbone.device)
-        return self.counting[size]
-
-    def _counted(self, maps: Tensor, roi: Tensor | None) -> Tensor:
-        """Maps (...,B,H,W) with zeros where patches do not count: by the images' own masks `roi` (B,S,S),
-        where they have some."""
-        height, width = maps.shape[-2:]
-        if roi is not None:
-            return maps * counting(roi, height, width).to(maps.device)
-        return maps if self.roi is None else maps * self.counts(height, width)
+        self.counted = counted
 
     @torch.no_grad()
     def fit(self, references: Tensor, inside: Inside | None = None) -> None:
@@ -215,7 +157,7 @@ class Detector(nn.Module):
         if self.layout is not None:
             tiles = self.tiles.fit(self.method, self.encode, views, inside and inside.tiles)
         whole = self.whole.fit(self.method, self.encode, views, inside and inside.whole)
-        if self.windows is not None and not self.matches_whole_image:
+        if self.windows is not None and self.settings.window_memory != WHOLE_IMAGE:
             windows = self.windows.fit(self.method, self.encode, views, inside and inside.windows)
         self.memories = Memories(whole, windows, tiles)
 
@@ -223,8 +165,13 @@ class Detector(nn.Module):
     def take_test_images(self, images: Iterable[Tensor], count: int) -> None:
         """Gives the method the `count` test images that stand for all of them, batches (B,[1+T,]3,S,S); what
         it saw before is forgotten."""
-        whole = Halving(lambda batch: self.encode(batch).tokens, _join_tokens)
-        tiles = Halving(self._tokens_of_tiles, _join_tokens)
+
+        def tokens_of_tiles(tiles: Tensor) -> Tensor:
+            (features,) = self.tiles.encoded(self.encode, Views(tiles[:, 0], tiles), NOTHING_MORE)
+            return features.tokens
+
+        join = partial(torch.cat, dim=1)  # tokens (L,b,n,C) of several batches
+        whole, tiles = Halving(lambda batch: self.encode(batch).tokens, join), Halving(tokens_of_tiles, join)
 
         def seen() -> Iterator[Seen]:
             for views in map(views_of, images):
@@ -232,11 +179,6 @@ class Detector(nn.Module):
                 yield Seen(views.whole, whole(views.whole), parts)
 
         self.memories = self.method.take_test_images(seen(), count, self.memories, self.backbone.device)
-
-    def _tokens_of_tiles(self, tiles: Tensor) -> Tensor:
-        """Tiles (B,T,3,S,S) -> (L,B,T*N,C)."""
-        (features,) = self.tiles.encoded(self.encode, Views(tiles[:, 0], tiles), NOTHING_MORE)
-        return features.tokens
 
     def lay_tiles(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Decides how photographs are cut into tiles from the references' sizes (width, height); forgets
@@ -257,7 +199,7 @@ class Detector(nn.Module):
         memories."""
         other = Detector(self.backbone, method, self.image_size, windows or self.settings, self.at_once)
         other.encode, other.directions = self.encode, self.directions
-        other.layout, other.roi, other.counting = self.layout, self.roi, self.counting
+        other.layout, other.counted = self.layout, self.counted
         other.memories = memories or Memories()
         return other
 
@@ -282,27 +224,6 @@ class Detector(nn.Module):
         memories = Memories(self.memories.whole)
         return self.with_method(self.method.unfitted(), memories, NO_WINDOWS)
 
-    def take_first_references(self, other: Detector, references: int, of: int) -> None:
-        """Takes over what another detector of the same backbone and settings remembers of the first of its
-        references, of which there are so many; all memories are plain banks, and there are no tiles, or these
-        are all of them."""
-        self.layout = other.layout
-        self.memories = other.memories.each_bank(
-            lambda one: one.beginning(one.photographs * references // of)
-        )
-
-    def matching_once(self) -> None:
-        """From now on what is matched against its banks is kept for others whose banks begin alike, until
-        `forget_matched`."""
-        self.memories = self.memories.each_bank(
-            lambda one: replace(one, known={}) if one.known is None else one
-        )
-
-    def forget_matched(self) -> None:
-        for bank in self.memories.banks:
-            if bank.known is not None:
-                bank.known.clear()
-
     @property
     def side(self) -> int:
         """Patches along a side of its maps: with tiles FINER times the backbone's."""
@@ -316,26 +237,9 @@ class Detector(nn.Module):
         return Tiles(self.layout)
 
     @property
-    def window_branch(self) -> Windows:
-        """Its windows; ValueError for a detector without LFE."""
-        if self.windows is None:
-            raise ValueError("This detector looks through no windows.")
-        return self.windows
-
-    @property
-    def matches_whole_image(self) -> bool:
-        """Whether its windows are matched with the references' whole images."""
-        return self.windows is not None and self.settings.window_memory == WHOLE_IMAGE
-
-    @property
     def window_memory(self) -> Memory | None:
-        """What its windows are matched with."""
-        return self.memories.whole if self.matches_whole_image else self.memories.windows
-
-    @property
-    def is_transductive(self) -> bool:
-        """Whether `take_test_images` comes first."""
-        return self.method.takes_test_images
+        """What its windows are matched with: their own memory, or that of the whole images."""
+        return self.memories.whole if self.settings.window_memory == WHOLE_IMAGE else self.memories.windows
 
     @property
     def looks_for(self) -> frozenset[str]:
@@ -362,15 +266,3 @@ class Detector(nn.Module):
             logger.warning("Out of memory: going on without what was encoded before.")
             return True
         return self.windows is not None and self.windows.halve(images * self.whole.tokens)
-
-
-def counting(roi: Tensor, height: int, width: int) -> Tensor:
-    """Masks (B,S,S) uint8 -> which of height x width patches are white by the larger part of their area,
-    (B,height,width) bool. An Apple GPU pools no sizes that do not divide: there the CPU does it."""
-    roi = roi.cpu() if roi.device.type == "mps" else roi
-    return F.adaptive_avg_pool2d(roi.float() / 255, (height, width)) >= HALF
-
-
-def _join_tokens(parts: Sequence[Tensor]) -> Tensor:
-    """Tokens (L,b,n,C) of several batches as those of one."""
-    return torch.cat(tuple(parts), dim=1)

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
@@ -52,11 +52,6 @@ class Memories:
         return [one for one in (self.whole, self.windows, self.tiles) if one is not None]
 
     @property
-    def banks(self) -> list[MemoryBank]:
-        """The memories that are plain memory banks."""
-        return [one for one in self.all if isinstance(one, MemoryBank)]
-
-    @property
     def bytes(self) -> int:
         """The size of all memories in bytes."""
         tensors = [tensor for memory in self.all for tensor in memory.state().values()]
@@ -66,9 +61,23 @@ class Memories:
         """`function` of every memory."""
         return Memories(*(one and function(one) for one in (self.whole, self.windows, self.tiles)))
 
-    def each_bank(self, function: Callable[[MemoryBank], MemoryBank]) -> Memories:
+    def _each_bank(self, function: Callable[[MemoryBank], MemoryBank]) -> Memories:
         """`function` of every plain bank; other memories are unchanged."""
         return self.each(lambda one: function(one) if isinstance(one, MemoryBank) else one)
+
+    def beginning(self, references: int, of: int) -> Memories:
+        """Those of the first `references` alone, of so many; all memories are plain banks."""
+        return self._each_bank(lambda one: one.beginning(one.photographs * references // of))
+
+    def matching_once(self) -> Memories:
+        """The same, which keep what is matched against them for others that begin alike, until
+        `forget_matched`."""
+        return self._each_bank(lambda one: replace(one, known={}) if one.known is None else one)
+
+    def forget_matched(self) -> None:
+        for memory in self.all:
+            if isinstance(memory, MemoryBank) and memory.known is not None:
+                memory.known.clear()
 
 
 class Seen(NamedTuple):

@@ -147,8 +147,9 @@ class DetectorGraph(nn.Module):
         if detector.windows is None:
             return detector(pixels, InParts())
         views = views_of(pixels)
-        features = detector.features(views, views)
-        raw = detector.whole.raw_maps(method, [features], detector.memories.whole, InParts())
+        memory = detector.memories.whole
+        features = method.features(detector.encode, views.whole, views.whole, memory)
+        raw = detector.whole.raw_maps(method, [features], memory, InParts())
         of_windows = self._raw_window_maps(pixels, detector.windows.grid)
         whole, windows = map(detector.counted_final, (raw, of_windows))
         return method.combine(FinalMaps(whole, windows=windows), features, detector.side)
@@ -178,7 +179,7 @@ def refuse_without_graph(detector: Detector) -> None:
     """ModelError for a detector that depends on other photographs, on text, on resized windows, on windows
     chosen by a map, or on narrower numbers than float32."""
     cure = "leave {} out when you make the detector, or inspect with predict.py"
-    if detector.is_transductive:
+    if detector.method.takes_test_images:
         raise ModelError(
             "A detector that compares the test images with each other cannot be exported: "
             f"{cure.format('--with-batch or --method batch')}."

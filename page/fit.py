@@ -53,7 +53,7 @@ class Fit:
     @property
     def is_transductive(self) -> bool:
         """Whether the method compares photographs with each other."""
-        return self.own.scorer.detector.is_transductive
+        return self.own.method.takes_test_images
 
     @property
     def compares(self) -> bool:

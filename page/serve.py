@@ -51,7 +51,7 @@ def serve(
     compares photographs with each other has those that are dropped. ConfigError where the address cannot be
     had."""
     limits = Limits(largest * MEBIBYTE)
-    if compares and detector.scorer.detector.is_transductive:
+    if compares and detector.method.takes_test_images:
         limits = replace(limits, photographs=MOST_COMPARED)
     with scratch_folder() as folder:
         before_leaving(lambda: remove(folder))

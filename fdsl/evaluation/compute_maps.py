@@ -64,7 +64,7 @@ class CategoryJob:
         job's name in the log. With a `larger` job, whose bank begins with this one's references, matches with
         references of both are computed once."""
         try:
-            if self.detector.is_transductive:
+            if self.detector.method.takes_test_images:
                 self._take_test_images(f"{what}, encoded beforehand")
             if len(self.shots):
                 self._fit_references(larger)
@@ -79,8 +79,9 @@ class CategoryJob:
         if larger is None:
             rotations = fit_references(self.scorer, photographs, rotations)
         else:
-            larger.detector.matching_once()
-            self.detector.take_first_references(larger.detector, len(photographs), len(larger.shots))
+            memories = larger.detector.memories.matching_once()
+            larger.detector.memories, self.detector.layout = memories, larger.detector.layout
+            self.detector.memories = memories.beginning(len(photographs), len(larger.shots))
         set_scales(self.scorer, photographs, int(rotations))
 
     def _take_test_images(self, what: str) -> None:

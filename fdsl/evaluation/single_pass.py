@@ -87,7 +87,7 @@ def compute_maps(
     Where memory is short, fewer images and then fewer windows are encoded at once. Raises DataError for an
     image that cannot be read.
     """
-    sharing = [run for run in runs if not detectors.of(run).detector.is_transductive]
+    sharing = [run for run in runs if not detectors.of(run).detector.method.takes_test_images]
     done: set[PlannedRun] = set()
     if len(sharing) > 1:
         shared = [detectors.of(run).detector for run in sharing]
@@ -116,8 +116,7 @@ def _bytes_of_a_batch(detector: Detector, batch_size: int) -> int:
     """An upper bound of the bytes of the tokens of so many images, with their windows or tiles."""
     backbone, size = detector.backbone, detector.backbone.dtype.itemsize
     patches = detector.grid**2 * (1 + _most_tiles(detector.settings.tiles))
-    if detector.windows is not None:
-        patches += detector.window_patches
+    patches += detector.window_patches
     raw = 4 * bool(detector.method.want)
     return batch_size * patches * backbone.width * len(backbone.layers) * (size + raw)
 
@@ -212,7 +211,7 @@ class SinglePass:
                 used += job.detector.memories.bytes
             taken.append(job)
         for job in taken:
-            job.detector.forget_matched()
+            job.detector.memories.forget_matched()
         return taken
 
 
@@ -270,4 +269,4 @@ def _score(jobs: Sequence[CategoryJob], batch: dict) -> None:
     for job, following in zip(jobs, [*jobs[1:], None]):
         job.score(batch)
         if following is None or not job.begins_with(following):
-            job.detector.forget_matched()
+            job.detector.memories.forget_matched()

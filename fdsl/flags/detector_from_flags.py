@@ -55,7 +55,7 @@ def page_detector(args: argparse.Namespace) -> AnomalyDetector:
             f"{detector.reader.masks} holds masks of files, and the page knows none: give one mask for all "
             "photographs, or draw it there."
         )
-    if args.references and detector.scorer.detector.is_transductive:
+    if args.references and detector.method.takes_test_images:
         raise ConfigError(
             "The page compares the photographs that are dropped on it, and with --with-batch the references "
             "are dropped there too: leave --references out."
@@ -86,7 +86,7 @@ def detector_from_config(file: str | Path) -> AnomalyDetector:
     take_preset(args)
     labelled = read_labels(args.labels) if args.labels else None
     detector = load_or_make(args)
-    if args.detector or (args.references and not detector.scorer.detector.is_transductive):
+    if args.detector or (args.references and not detector.method.takes_test_images):
         fit_from_flags(detector, args)
     if detector.ready:
         set_threshold(detector, args, labelled)
@@ -152,7 +152,7 @@ def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
         )
     logger.info("%d reference(s)", len(references))
     how: dict[str, Any] = {"rotations": args.rotate_references, "false_alarm_rate": target_rate(args)}
-    if not detector.scorer.detector.is_transductive:
+    if not detector.method.takes_test_images:
         detector.fit(references, **how)
         return
     detector.fit(references, **how, test_images=readable(args))

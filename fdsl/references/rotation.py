@@ -13,9 +13,10 @@ from torch import Tensor
 from data.region_of_interest import own_roi
 from data.variants import rotated, rotated_inside, rotated_places
 from fdsl.scoring import Scorer
-from models.detector import Detector, Inside, counting
+from models.detector import Detector, Inside
 from models.matching.candidates import Masked
 from models.matching.memory_bank import nearest_of
+from models.views.counted_patches import counting
 from utils.config import AUTO
 from utils.log import progress
 from utils.memory import sparing
@@ -43,7 +44,7 @@ def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations
                 rotations = 1
     copies = (copy for photo in photographs for copy in rotated(photo, int(rotations)))
     inside = None
-    if int(rotations) > 1 or scorer.detector.roi is not None or has_own_roi(photographs):
+    if int(rotations) > 1 or scorer.detector.counted.roi is not None or has_own_roi(photographs):
         inside = in_bank(scorer.detector, photographs, int(rotations))
     scorer.fit(scorer.to_batch(copies), inside)
     return int(rotations)
@@ -55,7 +56,7 @@ def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations:
 
     def mask(photo: Image.Image, layout: TileLayout | None) -> np.ndarray:
         own, size = own_roi(photo), photo.size
-        counts = detector.counts(side, side).cpu()
+        counts = detector.counted.of_grid(side, side).cpu()
         if own is not None:
             counts = counting(torch.from_numpy(own)[None], side, side)[0]
         inside = rotated_inside(size, rotations, side, layout)
@@ -82,7 +83,7 @@ def in_bank(detector: Detector, photographs: Sequence[Image.Image], rotations: i
 
     whole, tiles, _ = inside_of(detector, photographs, rotations)
     windows = None
-    if detector.windows is not None and (detector.roi is not None or has_own_roi(photographs)):
+    if detector.windows is not None and (detector.counted.roi is not None or has_own_roi(photographs)):
         windows = whole[..., detector.windows.grid.seen.flatten()]
     return Inside(thinned(whole), None if tiles is None else thinned(tiles), windows)
 

@@ -98,12 +98,6 @@ class MemoryBank:
     known: dict[tuple, tuple[Any, Tensor]] | None = field(default=None, compare=False)
 
     @classmethod
-    def of_tokens(cls, tokens: Tensor, photographs: int = 1) -> MemoryBank:
-        """The bank of tokens (L,M,C) of so many photographs, with as many tokens each."""
-        centred, each = tokens.clone(), tokens.shape[1] // photographs
-        return cls(_centre_in_place(centred, each), centred, (each,) * photographs)
-
-    @classmethod
     def collected(cls, parts: Iterable[Features], sizes: Sizes, keys: Keys | None = None) -> MemoryBank:
         """A bank of the parts' tokens, of which no second copy is ever held; `keys`: what its windows are
         picked by."""

@@ -105,7 +105,7 @@ def test_maps_are_distances_to_the_patches_that_count(tiny_configs, left, refere
     detector = small_detector(tiny_configs, method="nearest", roi=left, image_size=64)
     detector.fit(references, rotations=1)
     inner = detector.scorer.detector
-    counts = inner.counts(8, 8).flatten()
+    counts = inner.counted.of_grid(8, 8).flatten()
     assert counts.sum() == 32 and inner.memories.whole.centred.shape[1] == 3 * 32
     photo = Image.fromarray(texture(9))
     tokens = inner.encode(detector.to_batch([photo])).tokens[:, 0]
@@ -135,7 +135,7 @@ def test_half_covered_patches_count_by_area(tiny_configs, tmp_path):
     for width, columns in ((27, 3), (29, 4)):  # the fourth patch is covered by 3/8 or 5/8
         part = mask(tmp_path / f"{width}.png", np.s_[:, :width], size=(64, 64))
         inner = small_detector(tiny_configs, method="nearest", roi=part, image_size=64).scorer.detector
-        assert inner.counts(8, 8).sum(1).tolist() == [columns] * 8
+        assert inner.counted.of_grid(8, 8).sum(1).tolist() == [columns] * 8
 
 
 def test_it_is_saved_with_the_detector_and_needs_no_file(tiny_configs, left, references, tmp_path):
@@ -188,15 +188,16 @@ def test_a_region_that_cannot_be_is_refused_and_changes_nothing(tiny_configs, re
     windowed = small_detector(tiny_configs, **vars(windows), image_size=64)
     with pytest.raises(ConfigError, match="do not go with --index-memory window"):
         windowed.restrict(np.full((64, 64), 255, np.uint8))
-    assert windowed.scorer.detector.roi is None and windowed.config.detector.options.roi is None
+    assert windowed.scorer.detector.counted.roi is None and windowed.config.detector.options.roi is None
     whole, corner = small_detector(tiny_configs, image_size=64), np.zeros((64, 64), np.uint8)
     whole.restrict(np.full((64, 64), 255, np.uint8), "all of it")
-    config, roi = whole.config, whole.scorer.detector.roi
+    config, roi = whole.config, whole.scorer.detector.counted.roi
     corner[0, 0] = 255
     with pytest.raises(ModelError, match="covers no patch by half"):
         whole.restrict(corner)
     assert whole.config == config and whole.method.options.roi == "all of it"
-    assert whole.scorer.detector.roi is roi and whole.scorer.detector.counts(8, 8).all()
+    counted = whole.scorer.detector.counted
+    assert counted.roi is roi and counted.of_grid(8, 8).all()
     for wrong in (np.ones((64, 64), bool), np.ones((60, 80), np.uint8)):
         with pytest.raises(ConfigError, match="mask is"):
             small_detector(tiny_configs, image_size=64).restrict(wrong)
@@ -425,7 +426,7 @@ def test_the_bank_of_windows_holds_the_patches_that_count(tiny_configs, left, re
     detector.fit(references[:2], rotations=1)
     inner = detector.scorer.detector
     grid, bank = inner.windows.grid, inner.memories.windows
-    counts = inner.counts(8, 8).flatten()[grid.seen]  # (W,n)
+    counts = inner.counted.of_grid(8, 8).flatten()[grid.seen]  # (W,n)
     tokens = []
     for photo in references[:2]:
         image = detector.to_batch([photo])[0]

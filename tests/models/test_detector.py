@@ -8,8 +8,8 @@ import torch
 
 from models.backbone import normalise
 from models.backbones.backbone_registry import load_backbone
-from models.detector import Detector, counting
-from models.features import EMBEDDING, Features, ScoreMaps, Views, fuse
+from models.detector import Detector
+from models.features import EMBEDDING, Features, ScoreMaps, fuse
 from models.matching import memory_bank as memory
 from models.matching.candidates import UNRESTRICTED, PerWindowTopK, discrepancy_of
 from models.matching.memory_bank import MemoryBank, nearest_index, nearest_of
@@ -18,9 +18,11 @@ from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
 from models.methods.subspace import Subspace
+from models.views.counted_patches import counting
 from models.views.sliding_windows import WindowGrid, window_origins
 from tests.support import plain
-from tests.support.tokens import noise, unit_tokens
+from tests.support.detectors import raw_window_maps
+from tests.support.tokens import bank_of, noise, unit_tokens
 from utils.config import ALIGNMENTS, FD_MODES, INDEX_MEMORIES, QUARTER, MethodConfig, WindowConfig
 from utils.errors import ModelError
 
@@ -42,12 +44,6 @@ def trained_like(seed=3, **options):
 @pytest.fixture(scope="module")
 def photos():
     return noise(5, 3, SIDE, SIDE, seed=1)
-
-
-def raw_window_maps(detector, images):
-    """Stitched from windows, where none lies those of the whole images."""
-    raw = detector.raw_maps(images)
-    return detector.raw_window_maps(Views(images), raw, detector.method.refine(raw))
 
 
 def normalised(backbone, photos):
@@ -246,7 +242,7 @@ def test_matching_in_chunks_equals_one_by_one(monkeypatch, align):
 @pytest.mark.parametrize("fd", ["abs", "signed", "context"])
 def test_the_bank_keeps_differences_though_it_is_centred(align, fd):
     query, normal = unit_tokens(30) + 0.5, unit_tokens(40) + 0.5
-    bank = MemoryBank.of_tokens(normal[None])
+    bank = bank_of(normal[None])
     matched = normal[plain.nearest(query, normal, align)]
     found = bank.discrepancy(query[None], bank.index(query[None], align), fd)[0]
     assert torch.allclose(found, plain.discrepancy(query, matched, fd), atol=1e-6)
@@ -267,10 +263,7 @@ def test_in_bf16_the_match_is_as_near_as_rounding_allows():
     def loss(index):
         return (similarity.max(-1).values - similarity.gather(1, index[:, None])[:, 0]).mean()
 
-    centred, uncentred = (
-        MemoryBank.of_tokens(normal[None]).index(query[None])[0],
-        nearest_index(query, normal),
-    )
+    centred, uncentred = (bank_of(normal[None]).index(query[None])[0], nearest_index(query, normal))
     assert loss(centred) < 2e-5 and loss(centred) < 0.2 * loss(uncentred)
 
 
@@ -364,8 +357,8 @@ def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewher
         "encode",
         lambda images, want, side=None: encoded.append(len(images)) or encode(images, want, side),
     )
-    raw = detector.raw_window_maps(Views(photos[1:2]), full, detector.method.refine(full))
-    assert sum(encoded) == len(chosen) == 5
+    raw = raw_window_maps(detector, photos[1:2])
+    assert sum(encoded) == 1 + len(chosen) == 6  # the whole image, and the windows
     assert torch.equal(raw.flatten(2)[..., ~seen], full.flatten(2)[..., ~seen])
     assert not torch.isclose(raw.flatten(2)[..., seen], full.flatten(2)[..., seen]).all()
 
@@ -489,13 +482,11 @@ def test_a_bank_collected_from_parts_is_the_bank_of_their_whole(monkeypatch):
         torch.randn(2, 40, 12, generator=torch.Generator().manual_seed(0)), dim=-1
     )
     parts = [Features(part[:, None]) for part in tokens.split(10, dim=1)]
-    all_at_once, collected = MemoryBank.of_tokens(tokens, 4), MemoryBank.collected(parts, [[10]] * 4)
-    assert torch.equal(all_at_once.centred, collected.centred) and torch.equal(
-        all_at_once.mean, collected.mean
-    )
-    assert torch.allclose(all_at_once.centred + all_at_once.mean, tokens, atol=1e-6) and torch.allclose(
-        all_at_once.mean[:, 0], tokens[:, :10].mean(1)
-    )
+    all_at_once, collected = bank_of(tokens, 4), MemoryBank.collected(parts, [[10]] * 4)
+    assert torch.equal(all_at_once.centred, collected.centred)
+    assert torch.equal(all_at_once.mean, collected.mean)
+    assert torch.allclose(collected.centred + collected.mean, tokens, atol=1e-6)
+    assert torch.allclose(collected.mean[:, 0], tokens[:, :10].mean(1))
     for last in (9, 11):
         with pytest.raises((ValueError, RuntimeError)):
             MemoryBank.collected(parts, [[10], [10], [10], [last]])
@@ -531,8 +522,8 @@ def test_the_bank_of_fewer_references_begins_that_of_more(tiny_configs, photos, 
     )
     few.fit(photos[:2])
     more.fit(photos[:4])
-    more.matching_once()
-    cut.take_first_references(more, 2, 4)
+    more.memories = more.memories.matching_once()
+    cut.memories = more.memories.beginning(2, 4)
     for one, other in ((few.memories.whole, cut.memories.whole), (few.window_memory, cut.window_memory)):
         assert torch.equal(one.mean, other.mean) and torch.equal(one.centred, other.centred)
         assert (one.keys is None and other.keys is None) or torch.equal(one.keys, other.keys)
@@ -545,9 +536,9 @@ def test_the_bank_of_fewer_references_begins_that_of_more(tiny_configs, photos, 
 @pytest.mark.parametrize("align", ALIGNMENTS)
 def test_of_equally_near_tokens_the_first_reference_has_the_match(align):
     tokens = unit_tokens(30)
-    bank = MemoryBank.of_tokens(tokens.repeat(3, 1)[None], 3)
+    bank = bank_of(tokens.repeat(3, 1)[None], 3)
     assert torch.equal(bank.index(tokens[None], align)[0], torch.arange(30))
-    turned = MemoryBank.of_tokens(torch.cat([-tokens, tokens, tokens])[None], 3)
+    turned = bank_of(torch.cat([-tokens, tokens, tokens])[None], 3)
     assert torch.equal(turned.index(tokens[None], align)[0], 30 + torch.arange(30))
 
 
@@ -555,7 +546,7 @@ def test_of_equally_near_tokens_the_first_reference_has_the_match(align):
 def test_a_reference_that_overflowed_is_not_passed_over(broken):
     tokens = unit_tokens(60)
     tokens[30 * broken + 7] = torch.nan
-    bank = MemoryBank.of_tokens(tokens[None], 2)
+    bank = bank_of(tokens[None], 2)
     query = unit_tokens(20, 1)[None]
     assert not bank.discrepancy(query, bank.index(query)).isfinite().any()
 
@@ -604,11 +595,11 @@ def test_each_reference_is_matched_once_for_all_banks_that_it_begins(monkeypatch
         *(memory, "nearest_of"),
         lambda query, bank, align: rows.append(len(bank)) or nearest_of(query, bank, align),
     )
-    bank = dataclasses.replace(MemoryBank.of_tokens(tokens, 4), known={})
+    bank = dataclasses.replace(bank_of(tokens, 4), known={})
     banks = [bank.beginning(1), bank, bank.beginning(2)]
     for align in ALIGNMENTS:
         found = [one.index(query, align) for one in banks]
-        alone = [MemoryBank.of_tokens(tokens[:, : len(one)], one.photographs) for one in banks]
+        alone = [bank_of(tokens[:, : len(one)], one.photographs) for one in banks]
         singly = [one.index(query, align) for one in alone]
         assert all(torch.equal(one, other) for one, other in zip(found, singly))
     assert rows == 2 * [30] * (4 + 7)

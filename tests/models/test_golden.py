@@ -28,6 +28,7 @@ from models.losses import map_losses
 from models.methods.fdsl import Fdsl
 from models.views.tile_maps import resized
 from tests.support.constants import REAL_BACKBONE, SHARED
+from tests.support.detectors import raw_window_maps
 from tests.support.small_runs import command
 from utils.config import MethodConfig, WindowConfig
 
@@ -58,8 +59,7 @@ class Case:
         self.features = backbone.encode(self.image[None], frozenset({EMBEDDING}))
         raw = self.detector.raw_maps(self.image[None])
         self.maps = method.maps_of(raw)
-        views = Views(self.image[None])
-        self.window = method.maps_of(self.detector.raw_window_maps(views, raw, self.maps.refined))
+        self.window = method.maps_of(raw_window_maps(self.detector, self.image[None]))
 
 
 @pytest.fixture(scope="module", params=["open_clip", "timm"])

@@ -3,7 +3,7 @@
 import torch
 
 from fdsl.api import AnomalyDetector
-from models.features import views_of
+from models.features import Views, views_of
 
 
 def small_detector(configs, **more):
@@ -16,6 +16,16 @@ def small_detector(configs, **more):
 
 def final_tile_maps(detector, images):
     """Images (B,1+T,3,S,S) -> the method's final maps of their tiles put together (M,B,H,W)."""
-    views = views_of(images)
+    views, memory = views_of(images), detector.memories.whole
     with torch.no_grad():
-        return detector.final_maps(views, detector.features(views, views)).tiles
+        features = detector.method.features(detector.encode, views.whole, views.whole, memory)
+        return detector.final_maps(views, features).tiles
+
+
+def raw_window_maps(detector, images):
+    """Images (B,3,S,S) -> raw maps stitched from windows, where none lies those of the whole images
+    (M,B,G,G)."""
+    raw, method = detector.raw_maps(images), detector.method
+    how = method, detector.encode, Views(images), detector.window_memory, None
+    with torch.no_grad():
+        return detector.windows.of_images(*how, raw, method.refine(raw))

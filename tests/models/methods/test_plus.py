@@ -8,11 +8,10 @@ import torch
 
 from models.detector import NO_WINDOWS, Detector
 from models.matching.candidates import UNRESTRICTED, Masked, Matching
-from models.matching.memory_bank import MemoryBank
 from models.methods import plus
 from models.methods.bilateral import bilateral, nearness
 from models.methods.plus import BILATERAL, COMMON_MODE, SELF_DISSIMILARITY, TOP_K, Plus
-from tests.support.tokens import noise
+from tests.support.tokens import bank_of, noise
 from utils.config import MethodConfig, WindowConfig
 
 SIDE, PATCH, GRID = 64, 8, 8
@@ -155,7 +154,7 @@ def test_the_score_never_falls_where_the_distance_to_the_references_rises(tiny_b
 def test_residuals_are_whitened_in_the_precision_of_the_tokens(dtype):
     generator = torch.Generator().manual_seed(0)
     tokens = torch.nn.functional.normalize(torch.randn(2, 400, 24, generator=generator), dim=-1)
-    memory = plus.PlusMemory.of_bank(MemoryBank.of_tokens(tokens.to(dtype), 4))
+    memory = plus.PlusMemory.of_bank(bank_of(tokens.to(dtype), 4))
     assert memory.whitening.dtype == dtype
     residuals = tokens[:, None, :50] / 4
     whitened = plus._whitened(residuals, memory.whitening)
