@@ -1,7 +1,10 @@
-"""The documents name files, headings and commands that are there."""
+"""The documents name files, headings and commands that are there, and flags that the commands have."""
 
+import argparse
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ DOCUMENTS = [
 ]
 COMMAND = re.compile(r"(?:^|[\s|;(])(?:python3?|bash)\s+((?:-[a-z]\s+)*)([\w./-]+)([^|;#)]*)")
 PLACEHOLDER = re.compile(r"[A-Z_]+(\.py)?")
+ABBREVIATION = re.compile(r"`(\$[A-Z]+)`\s+(?:stands\s+)?for\s+`([^`]+)`")
+VALUES = {"K": "1", "P": "bf16", "MODEL@PX": "ViT-S-16@448", "SECRET": 16 * "s", "$SLURM_ARRAY_TASK_ID": "14"}
 
 
 def broken_links(document: Path) -> list[str]:
@@ -65,6 +70,55 @@ def files_of_command(options: str, name: str, rest: str) -> list[str]:
     return [] if not (ROOT / module.split("/")[0]).is_dir() else [f"{module}.py|{module}/__main__.py"]
 
 
+class Parsed(BaseException):
+    """A command line was read; the command is not run."""
+
+
+def unknown_flags(document: Path, monkeypatch, capsys) -> list[str]:
+    """What a Markdown file's `python FILE` and `python -m MODULE` commands refuse of their own command lines,
+    as far as their parsers do."""
+    text, refused = document.read_text(encoding="utf-8"), []
+    stands_for = {name: " ".join(words.split()) for name, words in ABBREVIATION.findall(text)}
+    reads, reads_known = (
+        getattr(argparse.ArgumentParser, name) for name in ("parse_args", "parse_known_args")
+    )
+
+    def stops_behind(read):
+        def parse(parser, *given):
+            monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", reads_known)
+            read(parser, *given)
+            raise Parsed
+
+        return parse
+
+    for options, name, rest in {
+        command for line in code_lines(document) for command in COMMAND.findall(line)
+    }:
+        file = Path(f"{name.replace('.', '/')}.py" if "-m" in options.split() else name)
+        main = runpy.run_path(str(ROOT / file)).get("main") if is_own(file) else None
+        if main is None:
+            continue
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stops_behind(reads))
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stops_behind(reads_known))
+        for short, long in stands_for.items():
+            rest = rest.replace(short, long)
+        words = [VALUES.get(word, word) for word in shlex.split(rest, comments=True)]
+        monkeypatch.setattr(sys, "argv", [str(file), *words])
+        try:
+            main()
+        except Parsed:
+            pass
+        except SystemExit as ended:
+            if ended.code:
+                refused.append(f"{shlex.join(sys.argv)}: {capsys.readouterr().err}")
+    return refused
+
+
+def is_own(file: Path) -> bool:
+    """Whether it is a program in Python below the root."""
+    return file.suffix == ".py" and (ROOT / file).is_file()
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document):
     assert broken_links(ROOT / document) == []
@@ -73,6 +127,25 @@ def test_links_lead_somewhere(document):
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_have_their_files(document):
     assert missing_scripts(ROOT / document, ROOT) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_have_their_flags(document, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert unknown_flags(ROOT / document, monkeypatch, capsys) == []
+
+
+def test_a_flag_that_is_gone_is_found(tmp_path, monkeypatch, capsys):
+    document = tmp_path / "README.md"
+    document.write_text(
+        "`$MODEL` stands for `--model x --gone 1`. `python predict.py --input a $MODEL`\n"
+        "```bash\npython benchmarks/metrics.py stream --exact  # --gone\n"
+        "python -m fdsl.summarize --never results\npython benchmarks/scale.py trips\n```\n"
+    )
+    refused = sorted(unknown_flags(document, monkeypatch, capsys))
+    assert [line.split()[0] for line in refused] == ["benchmarks/scale.py", "fdsl/summarize.py", "predict.py"]
+    assert "trips" in refused[0] and "--never" in refused[1] and "--gone" in refused[2]
 
 
 def test_what_is_not_there_is_found(tmp_path):
