@@ -1,9 +1,4 @@
-"""Inspects photographs with a detector that export.py wrote. Needs onnxruntime, numpy and pillow. export.py
-writes it, with all of the project that it imports, as inspect.pyz, with the detector.
-
-    python deploy/inspect.py part.onnx parts/ --output results/parts
-    python deploy/inspect.py part.onnx 'line/**/*.png' --format json --exit-code | jq .score
-"""
+"""Starts deploy/inspect_command.py. Needs onnxruntime, numpy and pillow."""
 
 import sys
 from pathlib import Path

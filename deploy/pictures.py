@@ -81,14 +81,9 @@ def add_picture(
     name."""
     if pictures != "all" and (pictures == "none" or result.is_anomalous is False):
         return
-    place = place_of(row["image"], version)
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", row["image"])[-NAME_LENGTH:].strip("_")
+    digest = hashlib.sha256(f"{row['image']} {version}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    place = f"{PICTURES}/{plain}_{digest}.jpg"
     drawn = draw(photo, result, graph.heat_scale, graph.pixel_threshold)
     write_bytes(folder / place, encoded(drawn, "JPEG"))
     row["picture"] = place
-
-
-def place_of(name: str, version: str) -> str:
-    """Where the picture of a photograph lies in an output folder."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[-NAME_LENGTH:].strip("_")
-    digest = hashlib.sha256(f"{name} {version}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"{PICTURES}/{plain}_{digest}.jpg"

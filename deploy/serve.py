@@ -1,9 +1,4 @@
-"""Answers over HTTP what a detector of export.py predicts. Needs onnxruntime, numpy and pillow. export.py
-writes it, with all of the project that it imports, as serve.pyz, with the detector.
-
-    python deploy/serve.py part.onnx --port 8000
-    curl --data-binary @part.png 'http://127.0.0.1:8000/inspect?name=part.png'
-"""
+"""Starts deploy/serve_command.py. Needs onnxruntime, numpy and pillow."""
 
 import sys
 from pathlib import Path

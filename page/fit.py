@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Any
 
 from data.region_of_interest import Shape, drawn_roi
 from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.prediction import threshold_of_bulk
 from fdsl.references.rotation import ROTATIONS
+from fdsl.thresholds.decision import Decision
 from models.methods.batch import FEWEST
 from page.collection import Uploads
 from utils.config import AUTO
@@ -24,15 +26,14 @@ DRAWN = "the mask drawn on the page"
 class Fit:
     """A detector and the uploads, by their numbers, that it is fitted to.
 
-    own: the detector with the threshold that its fit gave. detector: the same with the threshold that holds
-    now. rotations: as they were asked for. rate: the target false-positive rate of the threshold that holds;
-    None where there is none, or where it was set by hand. compared: the photographs that it compares with
-    each other. shapes: of the region of interest that was drawn. calibrated: the calibration images that the
-    threshold is of.
+    own: what the fit decided by; the detector has what it decides by now. rotations: as they were asked for.
+    rate: the target false-positive rate of the threshold; None where there is none, or where it was set by
+    hand. compared: the photographs that it compares with each other. shapes: of the region of interest that
+    was drawn. calibrated: the calibration images that the threshold is of.
     """
 
-    own: AnomalyDetector
     detector: AnomalyDetector
+    own: Decision
     rotations: int | str
     rate: float | None
     references: tuple[int, ...] = ()
@@ -41,32 +42,32 @@ class Fit:
     calibrated: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, detector: AnomalyDetector, rotations: int | str) -> Fit:
-        """Of a detector as the page came with it."""
-        return cls(detector, detector, rotations, detector.false_alarm_rate)
+    def of(cls, detector: AnomalyDetector, rotations: int | str, **more: Any) -> Fit:
+        """Of a detector with its own decision. `more`: fields."""
+        decision = detector.decision
+        return cls(detector, decision, rotations, decision.rate, **more)
 
     @property
     def takes_references(self) -> bool:
         """Whether the method takes references."""
-        return not self.own.method.added_by
+        return not self.detector.method.added_by
 
     @property
     def is_transductive(self) -> bool:
         """Whether the method compares photographs with each other."""
-        return self.own.method.takes_test_images
+        return self.detector.method.takes_test_images
 
     @property
     def compares(self) -> bool:
         """Whether the photographs of this page are compared with each other, and not with those of a saved
         detector."""
-        return self.is_transductive and (
-            bool(self.compared) or self.own.scorer.detector.memories.whole is None
-        )
+        memory = self.detector.scorer.detector.memories.whole
+        return self.is_transductive and (bool(self.compared) or memory is None)
 
     @property
     def is_ready(self) -> bool:
         """Whether it is fitted to references, or to the photographs that it compares."""
-        return self.own.ready and not (self.compares and not self.compared)
+        return self.detector.ready and not (self.compares and not self.compared)
 
     @property
     def has_bulk(self) -> bool:
@@ -98,7 +99,7 @@ class Fit:
                 f"{len(references)} references with {rotations} rotated copies each are more than "
                 f"{MOST_COPIES}: remove some, or take fewer copies"
             )
-        detector = self.own.another()
+        detector = self.detector.another()
         if shapes:
             detector.restrict(drawn_roi(shapes, detector.image_size), DRAWN)
         too_many = rotations == AUTO and len(references) * ROTATIONS > MOST_COPIES
@@ -112,8 +113,8 @@ class Fit:
         names = {upload.file.name: upload.name for upload in references.values()}
         stored = [replace(one, name=names.get(one.name, one.name)) for one in detector.stored]
         detector.references = replace(detector.references, stored=stored)
-        made = Fit.of(detector, rotations)
-        return replace(made, references=tuple(references), compared=frozenset(photographs), shapes=shapes)
+        fitted_to = {"references": tuple(references), "compared": frozenset(photographs)}
+        return Fit.of(detector, rotations, shapes=shapes, **fitted_to)
 
     def calibrated_on(self, images: Uploads, rate: float) -> Fit:
         """Another one with the threshold of calibration images; DataError without any, where it is not fitted
@@ -125,35 +126,35 @@ class Fit:
         other = self.detector.another()
         with MODEL:
             other.calibrate(rate, [upload.file for upload in images.values()])
-        return replace(self, detector=other, rate=rate, calibrated=frozenset(images))
+        return self._decided_by(other.decision, rate, frozenset(images))
 
     def uncalibrated(self) -> Fit:
         """Another one with the threshold that its fit gave, at the rate that is chosen now."""
-        own, other = self.own.false_alarm_rate, self.own.another()
-        rate = own and (self.rate or own)
-        if rate is not None:
-            other.calibrate(rate)
-        return replace(self, detector=other, rate=rate, calibrated=frozenset())
+        rate = self.own.rate and (self.rate or self.own.rate)
+        return self._decided_by(self.own if rate is None else self.own.at(rate), rate, frozenset())
 
     def at_rate(self, rate: float, scored: Iterable[Prediction]) -> Fit:
         """Another one with what normal images reach at this target false-positive rate, by the calibration
         images, the references or the bulk of the photographs that are `scored`. ConfigError where too few
         are, where there are no scores of normal images, and for a rate outside 0 to 1."""
-        other = self.detector.another()
+        decision = self.detector.decision
         if self.has_bulk:
-            other.threshold = threshold_of_bulk(list(scored), rate)
-            return replace(self, detector=other, rate=rate)
-        other.calibrate(rate)
-        return self._decided_by(other.threshold, rate)
+            threshold = threshold_of_bulk(list(scored), rate)
+            return self._decided_by(replace(decision, threshold=threshold), rate, self.calibrated)
+        return self._of_images(decision.at(rate).threshold, rate)
 
     def at_score(self, score: float) -> Fit:
         """Another one with a threshold that was set by hand."""
-        return self._decided_by(Threshold(float(score), None, "set by hand"), None)
+        return self._of_images(Threshold(score, None, "set by hand"), None)
 
-    def _decided_by(self, threshold: Threshold | None, rate: float | None) -> Fit:
-        """Another threshold for images; that for pixels stays."""
-        assert threshold is not None
-        before, other = self.detector.threshold, self.detector.another()
-        pixels = None if before is None else before.pixel_threshold
-        other.threshold = replace(threshold, pixel_threshold=pixels)
-        return replace(self, detector=other, rate=rate)
+    def _of_images(self, threshold: Threshold | None, rate: float | None) -> Fit:
+        """Another one with this threshold of images; that of pixels stays."""
+        decision = self.detector.decision
+        if threshold is not None and decision.threshold is not None:
+            threshold = replace(threshold, pixel_threshold=decision.threshold.pixel_threshold)
+        return self._decided_by(replace(decision, threshold=threshold), rate, self.calibrated)
+
+    def _decided_by(self, decision: Decision, rate: float | None, calibrated: frozenset[int]) -> Fit:
+        detector = self.detector.another()
+        detector.decision = decision
+        return replace(self, detector=detector, rate=rate, calibrated=calibrated)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -13,7 +14,7 @@ from data.region_of_interest import Shape
 from fdsl.api import AnomalyDetector
 from fdsl.thresholds.threshold import FEWEST_OF_BATCH
 from models.methods.batch import FEWEST
-from page.collection import Collection, Limits, Uploads
+from page.collection import KINDS, Collection, Limits, Uploads
 from page.findings import Photograph, drift_of, judged_by, picture_of, write_results
 from page.fit import MODEL, Fit
 from page.scratch import remove
@@ -47,18 +48,17 @@ class Session:
 
     def state(self) -> dict[str, Any]:
         """All that the page displays, as JSON values."""
-        (photographs,) = self.uploads.of(["photographs"])
-        for photograph in photographs.values():
+        for photograph in self.uploads.of("photographs").values():
             photograph.row_by(self.detector)  # its regions take long: they are stored without the lock
         with self.uploads.lock:
-            uploads, fit, detector = self.uploads, self.fit, self.detector
-            normal, photographs = detector.decision.normal, uploads.photographs
+            references, calibration, photographs = (self.uploads.of(kind).values() for kind in KINDS)
+            fit, detector, normal = self.fit, self.detector, self.detector.decision.normal
             return {
-                "references": [one.row for one in uploads.references.values()],
-                "calibration": [one.row for one in uploads.calibration.values()],
+                "references": [one.row for one in references],
+                "calibration": [one.row for one in calibration],
                 "calibrated": sorted(fit.calibrated),
                 "calibrationScores": len(normal.scores) if normal and normal.is_calibrated else 0,
-                "photographs": [one.row_by(detector) for one in photographs.values()],
+                "photographs": [one.row_by(detector) for one in photographs],
                 "builtIn": 0 if fit.references else detector.config.references,
                 "fitted": list(fit.references),
                 "ready": fit.is_ready,
@@ -73,8 +73,8 @@ class Session:
                 "rotated": detector.config.rotations,
                 "threshold": detector.threshold and asdict(detector.threshold),
                 "trust": detector.trust.replace("with --calibration", "as calibration images"),
-                "drift": drift_of(photographs.values(), detector),
-                "fileBytes": uploads.limits.file_bytes,
+                "drift": drift_of(photographs, detector),
+                "fileBytes": self.uploads.limits.file_bytes,
             }
 
     def add(self, kind: str, content: bytes, name: str) -> dict[str, Any]:
@@ -94,9 +94,9 @@ class Session:
 
     def _left(self) -> Fit:
         """What the fit is without the uploads that were removed."""
-        if self.fit.references and not self.uploads.references:
+        if self.fit.references and not self.uploads.of("references"):
             return self.start
-        if self.fit.calibrated and not self.uploads.calibration:
+        if self.fit.calibrated and not self.uploads.of("calibration"):
             return self.fit.uncalibrated()
         return self.fit
 
@@ -104,7 +104,7 @@ class Session:
         """Decides by this fit from now on; predictions of another memory bank are dropped."""
         with self.uploads.lock:
             if fit.own is not self.fit.own:
-                for photograph in self.uploads.photographs.values():
+                for photograph in self.uploads.of("photographs").values():
                     photograph.prediction = None
             self.fit = fit
 
@@ -132,16 +132,17 @@ class Session:
         them is removed meanwhile, it begins again without it."""
         with self._work:
             while True:
-                uploads = self.uploads.of(kinds)
+                with self.uploads.lock:
+                    uploads = [self.uploads.of(kind) for kind in kinds]
                 try:
                     with self._watched():
                         fit = make(*uploads)
                 except DataError:
-                    if self.uploads.has(uploads):
+                    if self.uploads.has(chain(*uploads)):
                         raise
                     continue
                 with self.uploads.lock:
-                    if self.uploads.has(uploads):
+                    if self.uploads.has(chain(*uploads)):
                         return self._take(fit)
 
     @contextmanager
@@ -161,7 +162,7 @@ class Session:
         """Scores one photograph by the detector as it is now; KeyError where there is none, DataError for
         one that was not among those that are compared."""
         with self._work:
-            photograph = self.uploads.photographs[number]
+            photograph = self.uploads.of("photographs")[number]
             if self.fit.compares and number not in self.fit.compared:
                 raise DataError(f"{photograph.name}: is not compared with the others yet")
             photo = photograph.open(self.detector.reader.grey)
@@ -182,8 +183,8 @@ class Session:
             self._take(self.fit.at_score(score))
 
     def _scored(self) -> list[Photograph]:
-        (photographs,) = self.uploads.of(["photographs"])
-        return [one for one in photographs.values() if one.prediction is not None]
+        photographs = self.uploads.of("photographs").values()
+        return [one for one in photographs if one.prediction is not None]
 
     def picture(self, number: int, kind: str) -> bytes:
         """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is

@@ -24,6 +24,7 @@ DECODERS = BoundedSemaphore(2)  # a photograph of 100 megapixels takes 300 MB wh
 class Upload:
     """A photograph that was uploaded: the user's name for it, where it lies, its (width, height) upright."""
 
+    kind: str
     number: int
     name: str
     file: Path
@@ -45,8 +46,12 @@ class Upload:
                 photo.thumbnail((most, most), Image.Resampling.BOX)
             return photo
 
+    def holds(self, content: bytes) -> bool:
+        """Whether it is this file."""
+        return self.file.stat().st_size == len(content) and self.file.read_bytes() == content
 
-def receive(content: bytes, number: int, name: str, folder: Path) -> Upload:
+
+def receive(content: bytes, kind: str, number: int, name: str, folder: Path) -> Upload:
     """Stores an upload that is a photograph as `folder`/`number`; DataError, and nothing is stored, for
     anything else.
 
@@ -66,7 +71,7 @@ def receive(content: bytes, number: int, name: str, folder: Path) -> Upload:
     except OSError:
         file.unlink(missing_ok=True)
         raise
-    return Upload(number, name, file, photo.size)
+    return Upload(kind, number, name, file, photo.size)
 
 
 def plain_name(name: str) -> str:
@@ -81,11 +86,6 @@ def refuse_mask(name: str, others: Iterable[str]) -> None:
     photo = next((one for one in others if stem and key(Path(one).stem) == key(stem)), None)
     if photo is not None:
         raise DataError(f"{plain_name(name)}: is called as the mask of {photo}; only photographs are taken")
-
-
-def holds(upload: Upload, content: bytes) -> bool:
-    """Whether an upload is this file."""
-    return upload.file.stat().st_size == len(content) and upload.file.read_bytes() == content
 
 
 def unused_name(name: str, taken: Collection[str]) -> str:

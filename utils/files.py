@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from utils.archives import facts_of, opened
+from utils.errors import ConfigError
+from utils.text import printable
 
 BYTE_ORDER_MARK = "\ufeff"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -35,8 +37,11 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     An OSError (disk full, no permission) names `path`, whose previous content stays. Where the system has
     files without names, the file gets a name only once it is complete: a killed process leaves nothing.
+    ConfigError for a device or a pipe, which the file would replace.
     """
     path, temporary = Path(path), None
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ConfigError(f"{printable(path)} is a device or a pipe; name a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _nameless(path.parent)

@@ -7,8 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from deploy.arrivals import PATIENCE, Arrivals, arriving
 from utils.errors import DataError
+
+pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
+
+from deploy.watch import PATIENCE, Arrivals, arriving  # noqa: E402
 
 
 class Clock:
@@ -81,7 +84,7 @@ def test_a_file_that_cannot_be_read_is_tried_less_and_less_often_and_then_given_
 
 
 def test_who_asks_it_to_end_waits_neither_for_the_pause_nor_for_the_files_at_rest(monkeypatch):
-    monkeypatch.setattr("deploy.arrivals.PAUSE", 60)
+    monkeypatch.setattr("deploy.watch.PAUSE", 60)
     asked, begun = threading.Event(), time.monotonic()
     threading.Timer(0.2, asked.set).start()
     assert list(arriving(SimpleNamespace(at_rest=list, waiting=0), None, asked)) == []

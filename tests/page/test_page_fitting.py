@@ -170,7 +170,7 @@ def test_a_false_alarm_becomes_a_reference(visitor):
     again = visitor.ask("POST", f"/photographs/{row['number']}/score").json
     assert again["score"] < row["score"] and again["normal_percentile"] < row["normal_percentile"]
     refused = visitor.ask("POST", f"/photographs/{row['number']}/reference", 422).json["error"]
-    assert "3 references are enough" in refused
+    assert "3 references are as many as this page holds" in refused
     visitor.ask("POST", "/photographs/99/reference", 404)
 
 
@@ -195,7 +195,7 @@ def test_references_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_
 
 @pytest.mark.parametrize(
     "carried, taken, sentence",
-    [((1, 2), 2, "is among the references already"), ((1, 2, 3), 4, "3 references are enough")],
+    [((1, 2), 2, "is among the references already"), ((1, 2, 3), 4, "3 references are as many as")],
 )
 def test_a_photograph_that_cannot_become_a_reference_changes_nothing(
     detector, tmp_path, carried, taken, sentence

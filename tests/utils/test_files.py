@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.support.constants import ROOT
+from utils.errors import ConfigError
 from utils.files import (
     _nameless,
     as_cell,
@@ -93,3 +94,10 @@ def test_a_photographs_name_stays_one_in_a_table(tmp_path):
         (tmp_path / name).touch()
         cell = csv_text(["image"], [[as_cell(name)]]).splitlines()[1]
         assert (tmp_path / cell).samefile(tmp_path / name) and cell[0] not in "=+-@'"
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="pipe is a device or a pipe; name a file"):
+        write_text(tmp_path / "pipe", "rows")
+    assert (tmp_path / "pipe").is_fifo()
