@@ -247,7 +247,8 @@ class AnomalyDetector:
             raise DataError("references: there is no photograph; give at least one normal image")
         Combined(made.method, made.options, made.windows, len(photographs)).refuse()
         self.reader, self.references, self.decision = reader, fitted, Decision()
-        self.config = replace(self.config, references=len(photographs), rotations=1)
+        chosen = rotations == AUTO
+        self.config = replace(self.config, references=len(photographs), rotations=1, rotations_chosen=chosen)
         if self.method.takes_test_images:
             seen = (reader.read(image, "a test image") for image in tested)
             encode_test_images(self.scorer, seen, len(tested))
@@ -290,8 +291,9 @@ class AnomalyDetector:
         before = {one.digest: one for one in self.references.stored_without(names)}
         plain = [self.reader.plain(one, "a reference") for one in more]
         wanted, other = self.decision.rate_of_refit(rate), self.another()
+        rotations = AUTO if self.config.rotations_chosen else self.config.rotations
         with held_in_memory([(one.name, one.content) for one in before.values()]) as files:
-            other.fit([*files, *plain], rotations=self.config.rotations, false_alarm_rate=wanted)
+            other.fit([*files, *plain], rotations=rotations, false_alarm_rate=wanted)
         normalisation = self.reader.normalisation or other.reader.normalisation
         other.reader = replace(other.reader, normalisation=normalisation)
         stored = [before.get(one.digest, one) for one in other.stored]

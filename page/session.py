@@ -18,6 +18,7 @@ from page.collection import KINDS, Collection, Limits, Uploads
 from page.findings import Photograph, drift_of, judged_by, picture_of, write_results
 from page.fit import MODEL, Fit
 from page.scratch import remove
+from utils.config import AUTO
 from utils.errors import DataError
 from utils.log import progress_to
 
@@ -36,7 +37,8 @@ class Session:
     ) -> None:
         if rotations is None:
             config = detector.config
-            rotations = config.rotations if config.references else detector.method.rotations
+            own = AUTO if config.rotations_chosen else config.rotations
+            rotations = own if config.references else detector.method.rotations
         self.start = self.fit = Fit.of(detector.another(), rotations)
         self.uploads = Collection(folder, limits, detector.stored if self.fit.takes_references else None)
         self.progress = ""  # of a fit or a calibration

@@ -214,7 +214,8 @@ class FittedConfig(Options):
     """A detector of the Python interface, and the references it was fitted to.
 
     `checkpoint`, `trained_on`: of trained heads. `fingerprint`: of the backbone's weights. `references`:
-    their number in the memory bank, each in `rotations` copies.
+    their number in the memory bank, each in `rotations` copies. `rotations_chosen`: by AUTO, so that other
+    references may be rotated otherwise.
     """
 
     detector: DetectorConfig = field(metadata=INLINE)
@@ -226,6 +227,7 @@ class FittedConfig(Options):
     fingerprint: str = option("")
     references: int = option(0, span=(0, 10**6), place=True)
     rotations: int = option(1, span=(1, 360))
+    rotations_chosen: bool = option(False, place=True)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,24 @@ def test_more_references_are_as_if_all_had_been_shown_at_once(good, tiny_configs
     assert grown.threshold == whole.threshold
 
 
+def test_whether_references_are_rotated_is_decided_by_those_that_are_there_now(
+    good, tiny_configs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("fdsl.references.rotation.LEAST_GAIN", 2.0)  # one reference is rotated, several not
+    grown, whole = detector(tiny_configs), detector(tiny_configs)
+    grown.fit(good[:1], rotations="auto")
+    assert grown.config.rotations == 8
+    grown.save(tmp_path / "part.safetensors")
+    grown = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
+    grown.add_references(good[1:3])
+    whole.fit(good[:3], rotations="auto")
+    same(grown, whole)
+    assert grown.config.rotations == 1
+    grown.forget("1.png", "2.png")
+    whole.fit(good[2], rotations="auto")
+    same(grown, whole)
+
+
 def test_the_page_grows_a_saved_detector(good, tiny_configs, tmp_path):
     made, whole = detector(tiny_configs), detector(tiny_configs)
     made.fit(good[:2])

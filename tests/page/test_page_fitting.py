@@ -42,6 +42,8 @@ def test_the_references_may_choose_how_often_they_are_rotated(visitor, detector,
     client = make_server(detector, tmp_path / "other", LIMITS, [], "auto").test_client()
     (tmp_path / "other").mkdir()
     assert Visitor(client).ask("GET", "").json["rotations"] == "auto"
+    client = make_server(plain, tmp_path / "other", LIMITS, []).test_client()
+    assert Visitor(client).ask("GET", "").json["rotations"] == "auto"
     limits = replace(LIMITS, references=7)
     many = Visitor(make_server(detector, tmp_path / "other", limits, []).test_client())
     for seed in range(7):
