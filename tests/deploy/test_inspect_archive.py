@@ -171,7 +171,7 @@ def test_what_cannot_compute_is_one_sentence(exported, place, alone, tmp_path, f
     assert not (tmp_path / "out").exists()
 
 
-def test_openvino_is_told_precision_and_threads(exported, monkeypatch):
+def test_openvino_gets_precision_and_threads(exported, monkeypatch):
     reported, started = [], [graph.OPENVINO, graph.CPU]
 
     class Session(onnxruntime.InferenceSession):
@@ -198,7 +198,7 @@ def test_openvino_is_told_precision_and_threads(exported, monkeypatch):
 
 
 @pytest.mark.slow
-def test_openvino_says_what_predict_says(place, exported, alone, tmp_path):
+def test_openvino_gives_the_scores_of_predict(place, exported, alone, tmp_path):
     if graph.OPENVINO not in onnxruntime.get_available_providers():
         pytest.skip("needs deploy/requirements-openvino.txt")
     file, flags = tmp_path / "part.onnx", ("--format", "json", "--provider", "openvino")

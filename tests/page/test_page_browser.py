@@ -126,7 +126,7 @@ def test_a_download_that_is_not_to_be_had_is_a_sentence_on_the_page(page, gears,
     assert "404" in page.get_log("browser")[-1]["message"]
 
 
-def test_what_is_no_photograph_is_said_and_the_rest_goes_on(page, gears, tmp_path):
+def test_what_is_no_photograph_is_reported_and_the_rest_goes_on(page, gears, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     give(page, "references", tmp_path / "notes.png", gears / "good0.png")
     wait_for(page, "document.getElementById('fitted').textContent.startsWith('Fitted to 1 reference')")

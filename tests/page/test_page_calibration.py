@@ -1,11 +1,6 @@
 """The threshold of the page from calibration images."""
 
-import io
-import json
-import zipfile
-
 import pytest
-from PIL import Image
 
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.regions import regions_of
@@ -13,9 +8,8 @@ from fdsl.inspection.score_files import draw
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
-from page.server import make_server  # noqa: E402
 from tests.support.photographs import grey_png, png  # noqa: E402
-from tests.support.visitor import LIMITS, Visitor  # noqa: E402
+from tests.support.visitor import image, images, visiting  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,10 +21,6 @@ def calibrated(visitor, *seeds, rate=0.05):
     for seed in seeds or CALIBRATION:
         visitor.upload("calibration", png(seed), f"normal {seed}.png")
     return visitor.ask("POST", "/calibrate", json={"rate": rate}).json
-
-
-def images(*seeds):
-    return [Image.open(io.BytesIO(png(seed))) for seed in seeds]
 
 
 @pytest.mark.parametrize("first", ("references", "calibration"))
@@ -49,7 +39,7 @@ def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
         row = None
         state = visitor.fitted(1, 2, rate=0.05)
     plain.calibrate(0.05, images(*CALIBRATION))
-    found = plain.predict(Image.open(io.BytesIO(png(3))))
+    found = plain.predict(image(3))
     assert state["threshold"] == {
         "score": plain.threshold.score,
         "pixel_threshold": plain.threshold.pixel_threshold,
@@ -105,14 +95,12 @@ def test_a_saved_detector_and_results_have_the_threshold_of_calibration_images(v
     visitor.fitted(1, 2)
     visitor.scored(png(3, True))
     state = calibrated(visitor)
-    file = tmp_path / "part.safetensors"
-    file.write_bytes(visitor.ask("GET", "/detector.safetensors").data)
-    saved = AnomalyDetector.load(file, device="cpu")
+    saved = visitor.saved_detector(tmp_path / "part.safetensors")
     assert saved.threshold.score == state["threshold"]["score"] and saved.decision.normal.is_calibrated
-    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
-    (row,) = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
+    archive, rows = visitor.results()
+    (row,) = rows
     assert row["threshold"] == state["threshold"]["score"]
-    photo = Image.open(io.BytesIO(png(3, True)))
+    photo = image(3, True)
     place = draw("part.png", photo, saved.predict(photo), tmp_path)
     assert archive.read(row["picture"]) == (tmp_path / place).read_bytes(), "heat follows the threshold too"
 
@@ -120,7 +108,7 @@ def test_a_saved_detector_and_results_have_the_threshold_of_calibration_images(v
 def test_a_detector_with_references_is_calibrated_without_others(detector, tmp_path):
     fitted = detector.another()
     fitted.fit(images(1, 2), false_alarm_rate=0.2)
-    visitor = Visitor(make_server(fitted, tmp_path, LIMITS, []).test_client())
+    visitor = visiting(fitted, tmp_path)
     start = visitor.ask("GET", "").json
     same = fitted.stored[0].content
     assert "among the references" in visitor.upload("calibration", same, expected=422)["error"]

@@ -49,7 +49,7 @@ def test_the_large_view_and_its_keys(page, gears):
     wait_for(page, "document.querySelector('.card img').src.includes('photo.jpg')")
 
 
-def test_tall_and_wide_photographs_are_shown_whole_and_in_shape(page, gears, tmp_path):
+def test_tall_and_wide_photographs_are_displayed_whole_and_in_shape(page, gears, tmp_path):
     gear = Image.open(gears / "bad0.png").convert("RGB")
     for name, size in (("tall.png", (300, 400)), ("strip.png", (60, 480)), ("wide.png", (480, 120))):
         gear.resize(size).save(tmp_path / name)
@@ -80,7 +80,7 @@ def test_a_finding_becomes_a_reference(page, gears):
     """The button beside it adds it, fits anew and scores everything again."""
     learn_and_score(page, gears, PARTS[:3])
     before = {name: score for name, (score, _) in cards(page).items()}
-    worst, known = (
+    worst, count = (
         max(before, key=before.get),
         read(page, "document.querySelectorAll('#references li').length"),
     )
@@ -88,7 +88,7 @@ def test_a_finding_becomes_a_reference(page, gears):
     wait_for(page, "document.getElementById('viewer').open")
     click(page, "#viewer-normal")
     wait_for(
-        page, f"document.getElementById('fitted').textContent.startsWith('Fitted to {known + 1} references')"
+        page, f"document.getElementById('fitted').textContent.startsWith('Fitted to {count + 1} references')"
     )
     wait_for(page, "document.querySelectorAll('.card.waiting').length === 0")
     assert cards(page)[worst][0] < before[worst]

@@ -1,30 +1,27 @@
 """The page fits a detector as the Python interface does, and changes nothing where it cannot."""
 
-import io
 import json
 from dataclasses import replace
 
 import pytest
-from PIL import Image
 
 from fdsl.api import AnomalyDetector
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
-from page.server import make_server  # noqa: E402
 from page.session import Session  # noqa: E402
 from tests.support.photographs import png  # noqa: E402
-from tests.support.visitor import LIMITS, Visitor, fitted_visitor  # noqa: E402
+from tests.support.visitor import LIMITS, fitted_visitor, image, images, visiting  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
+def test_scores_and_threshold_are_the_python_interfaces(visitor, detector, tmp_path):
     state = visitor.fitted(1, 2, rotations=2, rate=0.05)
     reported = [visitor.scored(png(3, spot), f"{spot}.png") for spot in (False, True)]
     plain = detector.another()
-    plain.fit([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations=2, false_alarm_rate=0.05)
-    found = plain.predict([Image.open(io.BytesIO(png(3, spot))) for spot in (False, True)])
+    plain.fit(images(1, 2), rotations=2, false_alarm_rate=0.05)
+    found = plain.predict([image(3, spot) for spot in (False, True)])
     assert state["threshold"]["score"] == plain.threshold.score and state["rate"] == 0.05
     assert [row["score"] for row in reported] == [one.score for one in found]
     assert reported[1]["score"] > reported[0]["score"] and reported[1]["regions"]
@@ -34,18 +31,15 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
 def test_the_references_may_choose_how_often_they_are_rotated(visitor, detector, tmp_path, monkeypatch):
     state = visitor.fitted(1, 2, rotations="auto")
     plain = detector.another()
-    plain.fit([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations="auto")
+    plain.fit(images(1, 2), rotations="auto")
     assert state["rotations"] == "auto" and state["rotated"] == plain.config.rotations
     assert state["threshold"]["score"] == plain.threshold.score
     visitor.ask("POST", "/learn", json={"rotations": 1})
     assert visitor.ask("GET", "").json["rotations"] == 1
-    client = make_server(detector, tmp_path / "other", LIMITS, [], "auto").test_client()
-    (tmp_path / "other").mkdir()
-    assert Visitor(client).ask("GET", "").json["rotations"] == "auto"
-    client = make_server(plain, tmp_path / "other", LIMITS, []).test_client()
-    assert Visitor(client).ask("GET", "").json["rotations"] == "auto"
-    limits = replace(LIMITS, references=7)
-    many = Visitor(make_server(detector, tmp_path / "other", limits, []).test_client())
+    other = visiting(detector, tmp_path / "other", rotations="auto")
+    assert other.ask("GET", "").json["rotations"] == "auto"
+    assert visiting(plain, tmp_path / "fitted").ask("GET", "").json["rotations"] == "auto"
+    many = visiting(detector, tmp_path / "many", replace(LIMITS, references=7))
     for seed in range(7):
         many.upload("references", png(seed))
     monkeypatch.setattr("fdsl.references.rotation.rotation_gain", lambda *_: 1.0)
@@ -61,9 +55,7 @@ LEFT = {"points": [[0, 0], [0.5, 0], [0.5, 1], [0, 1]], "ignored": False}
 def test_a_region_of_interest_that_is_drawn_counts_and_is_saved(visitor, tmp_path):
     state = visitor.fitted(1, 2, shapes=[LEFT])
     assert state["shapes"] == [LEFT]
-    file = tmp_path / "part.safetensors"
-    file.write_bytes(visitor.ask("GET", "/detector.safetensors").data)
-    found = AnomalyDetector.load(file, device="cpu").predict(Image.open(io.BytesIO(png(5, True))))
+    found = visitor.saved_detector(tmp_path / "part.safetensors").predict(image(5, True))
     middle = found.patch_map.shape[1] // 2
     assert (found.patch_map[:, middle:] == 0).all() and found.patch_map[:, :middle].any()
     assert visitor.scored(png(5, True))["score"] == found.score
@@ -151,8 +143,8 @@ def test_without_its_last_reference_it_is_as_it_started(visitor):
 
 def test_a_detector_with_references_serves_at_once_and_comes_back(detector, tmp_path):
     other = detector.another()
-    other.fit([Image.open(io.BytesIO(png(1)))], false_alarm_rate=0.2)
-    visitor = Visitor(make_server(other, tmp_path, LIMITS, []).test_client())
+    other.fit([image(1)], false_alarm_rate=0.2)
+    visitor = visiting(other, tmp_path)
     state = visitor.ask("GET", "").json
     assert state["builtIn"] == 1 and state["ready"] and state["threshold"]["score"] == other.threshold.score
     score = visitor.scored(png(3, True))["score"]
@@ -179,9 +171,8 @@ def test_a_false_alarm_becomes_a_reference(visitor):
 def test_references_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_path):
     """They appear as references, so that each can be removed; the fit is that of all photographs."""
     other = detector.another()
-    shown = [Image.open(io.BytesIO(png(seed))) for seed in (1, 2)]
-    other.fit(shown, rotations=1)
-    visitor = Visitor(make_server(other, tmp_path, LIMITS, []).test_client())
+    other.fit(images(1, 2), rotations=1)
+    visitor = visiting(other, tmp_path)
     row = visitor.scored(png(3, True), "alarm.png")
     state = visitor.ask("POST", f"/photographs/{row['number']}/reference").json
     assert [one["name"] for one in state["references"]] == [
@@ -190,9 +181,9 @@ def test_references_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_
         "alarm.png",
     ]
     visitor.fitted()
-    other.add_references(Image.open(io.BytesIO(png(3, True))))
+    other.add_references(image(3, True))
     score = visitor.ask("POST", f"/photographs/{row['number']}/score").json["score"]
-    assert score == other.predict(Image.open(io.BytesIO(png(3, True)))).score
+    assert score == other.predict(image(3, True)).score
 
 
 @pytest.mark.parametrize(
@@ -203,9 +194,9 @@ def test_a_photograph_that_cannot_become_a_reference_changes_nothing(
     detector, tmp_path, carried, taken, sentence
 ):
     other = detector.another()
-    other.fit([Image.open(io.BytesIO(png(seed))) for seed in carried], rotations=1)
+    other.fit(images(*carried), rotations=1)
     content = other.stored[-1].content if taken in carried else png(taken)
-    visitor = Visitor(make_server(other, tmp_path, LIMITS, []).test_client())
+    visitor = visiting(other, tmp_path)
     number = visitor.upload("photographs", content)["number"]
     before, files = visitor.ask("GET", "").json, sorted(tmp_path.rglob("*"))
     refused = visitor.ask("POST", f"/photographs/{number}/reference", 422).json["error"]

@@ -67,7 +67,7 @@ def test_a_program_brings_the_secret_as_a_bearer(guarded):
     assert guarded.get(f"/sessions/{name}", headers=headers).status_code == 200
 
 
-def test_who_comes_from_another_machine_is_shown_the_way(client):
+def test_who_comes_from_another_machine_reads_how_to_come(client):
     answer = client.get("/", base_url="http://station-7.plant.example:7860")
     assert answer.status_code == 403
     assert "ssh -L 7860:127.0.0.1:7860 USER@" in answer.json["error"]

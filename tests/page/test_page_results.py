@@ -1,19 +1,16 @@
 """What the page gives to take home is what predict.py writes."""
 
 import io
-import json
-import zipfile
 
 import pytest
 from PIL import Image
 
-from fdsl.api import AnomalyDetector
 from fdsl.report import drawing
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
 from tests.support.photographs import grey_png, png  # noqa: E402
-from tests.support.visitor import fitted_visitor  # noqa: E402
+from tests.support.visitor import fitted_visitor, image  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,8 +24,7 @@ def test_results_are_those_of_predict(visitor):
     assert (
         visitor.ask("PUT", "/threshold", json={"score": middle}).json["threshold"]["source"] == "set by hand"
     )
-    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
-    rows = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
+    archive, rows = visitor.results()
     assert [row["image"] for row in rows] == ["same name.png", "same name (2).png"]
     assert [row["score"] for row in rows] == scores and [row["anomalous"] for row in rows] == [False, True]
     assert rows[1]["boxes"] and not rows[0]["boxes"] and all(row["threshold"] == middle for row in rows)
@@ -42,11 +38,7 @@ def test_results_are_those_of_predict(visitor):
 def test_a_saved_detector_gives_the_same_scores(visitor, tmp_path):
     visitor.fitted(1, 2)
     score = visitor.scored(png(5, True))["score"]
-    file = tmp_path / "part.safetensors"
-    file.write_bytes(visitor.ask("GET", "/detector.safetensors").data)
-    assert (
-        AnomalyDetector.load(file, device="cpu").predict(Image.open(io.BytesIO(png(5, True)))).score == score
-    )
+    assert visitor.saved_detector(tmp_path / "part.safetensors").predict(image(5, True)).score == score
 
 
 def test_small_regions_are_left_out_by_min_area(detector, tmp_path):
@@ -60,20 +52,20 @@ def test_what_is_removed_meanwhile_is_left_out(visitor, tmp_path):
     visitor.fitted(1)
     rows = [visitor.scored(png(seed), f"{seed}.png") for seed in (2, 3)]
     next(tmp_path.rglob(f"{rows[0]['number']}.upload")).unlink()
-    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
-    assert [json.loads(line)["image"] for line in archive.read("scores.jsonl").splitlines()] == ["3.png"]
+    _, left = visitor.results()
+    assert [row["image"] for row in left] == ["3.png"]
     visitor.ask("POST", f"/photographs/{rows[0]['number']}/score", 404)
     visitor.ask("GET", f"/uploads/{rows[0]['number']}/photo.jpg", 404)
 
 
-def test_a_photograph_without_a_part_says_so(visitor):
+def test_a_photograph_without_a_part_has_a_reason(visitor):
     visitor.fitted(1, 2)
     row = visitor.scored(grey_png(), "empty.png")
     assert row["reason"] == "no part in the picture" and row["regions"] == []
     assert visitor.scored(png(3), "part.png")["reason"] == ""
     assert visitor.ask("PUT", "/threshold", json={"score": 5}).json["photographs"][0] == row
-    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
-    empty, part = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
+    _, rows = visitor.results()
+    empty, part = rows
     assert empty["anomalous"] and empty["reason"] == row["reason"] and not part["anomalous"]
 
 
@@ -84,7 +76,7 @@ def test_photographs_that_no_longer_look_like_the_references_are_reported(detect
     for seed in (3, 4):
         visitor.scored(png(seed), f"{seed}.png")
     dark = io.BytesIO()
-    Image.open(io.BytesIO(png(5))).point(lambda value: int(0.8 * value)).save(dark, "PNG")
+    image(5).point(lambda value: int(0.8 * value)).save(dark, "PNG")
     visitor.scored(dark.getvalue(), "dark.png")
     assert visitor.ask("GET", "").json["drift"] == []
     number = visitor.scored(dark.getvalue(), "darker.png")["number"]

@@ -2,7 +2,6 @@
 
 import io
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +43,7 @@ def test_uploads_that_are_no_photographs(visitor, tmp_path, name, kind):
         and str(tmp_path) not in reported["error"]
     )
     assert visitor.ask("GET", "").json[kind] == []
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing is kept"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing is stored"
 
 
 def test_uploads_that_are_too_large_or_too_many(visitor):
@@ -82,7 +81,7 @@ def test_uploads_at_once_are_never_more_than_there_are_places(client, visitor, m
     visitor.ask("DELETE", "/uploads/1")
     with ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(lambda _: upload("references", 50), range(8)))
-    assert codes.count(200) == 1, "the same reference at once is kept once"
+    assert codes.count(200) == 1, "the same reference at once is stored once"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_names_are_labels_and_never_paths(visitor, tmp_path, name):
     session = tmp_path / visitor.base.split("/")[-1]
     assert sorted(path.name for path in session.iterdir()) == ["1.upload", "2.upload"]
     assert [path.name for path in tmp_path.iterdir()] == [session.name]
-    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
+    archive, _ = visitor.results()
     for member in archive.namelist():
         assert not Path(member).is_absolute() and ".." not in Path(member).parts
     report = archive.read("report.html").decode()
@@ -117,7 +116,7 @@ def test_names_are_labels_and_never_paths(visitor, tmp_path, name):
     assert not cell.startswith(("=", "+", "-", "@"))
 
 
-def test_names_that_are_shown():
+def test_names_are_displayed_without_their_folders():
     assert plain_name("C:\\photos\\a b.png") == "a b.png" and plain_name("   ") == "photograph"
     assert replace(LIMITS, references=1).references == 1
 

@@ -53,13 +53,13 @@ def test_the_quietest_visitor_gives_way(tmp_path, monkeypatch):
     monkeypatch.setattr("page.visitors.MOST_SESSIONS", 2)
     visitors = Visitors(Stub, tmp_path)
     first, second = visitors.new(), visitors.new()
-    kept, gone = visitors[first], visitors[second]
-    assert visitors[first] is kept
+    recent, gone = visitors[first], visitors[second]
+    assert visitors[first] is recent
     with pytest.raises(Exception, match="2 visitors are here already"):
         visitors.new()
     monkeypatch.setattr("page.visitors.IDLE_SECONDS", 0)
     visitors.new()
-    assert gone.closed and not kept.closed
+    assert gone.closed and not recent.closed
     with pytest.raises(KeyError):
         visitors[second]
 

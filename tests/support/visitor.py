@@ -1,5 +1,12 @@
 """Who uses the page, by its requests."""
 
+import io
+import json
+import zipfile
+
+from PIL import Image
+
+from fdsl.api import AnomalyDetector
 from page.collection import Limits
 from tests.support.photographs import png
 
@@ -28,12 +35,36 @@ class Visitor:
         number = self.upload("photographs", content, name)["number"]
         return self.ask("POST", f"/photographs/{number}/score").json
 
+    def results(self):
+        """The archive of results, and its rows."""
+        archive = zipfile.ZipFile(io.BytesIO(self.ask("GET", "/results.zip").data))
+        return archive, [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
+
+    def saved_detector(self, file):
+        """The detector that it downloads to `file`."""
+        file.write_bytes(self.ask("GET", "/detector.safetensors").data)
+        return AnomalyDetector.load(file, device="cpu")
+
+
+def visiting(detector, folder, limits=LIMITS, rotations=None):
+    """The only visitor of a page of its own."""
+    from page.server import make_server  # flask may be missing
+
+    folder.mkdir(exist_ok=True)
+    return Visitor(make_server(detector, folder, limits, [], rotations).test_client())
+
 
 def fitted_visitor(detector, folder):
     """A visitor whose page is fitted to two references."""
-    from page.server import make_server  # flask may be missing
-
-    folder.mkdir()
-    visitor = Visitor(make_server(detector, folder, LIMITS, []).test_client())
+    visitor = visiting(detector, folder)
     visitor.fitted(1, 2)
     return visitor
+
+
+def image(seed, spot=False):
+    """What `png` holds."""
+    return Image.open(io.BytesIO(png(seed, spot)))
+
+
+def images(*seeds):
+    return [image(seed) for seed in seeds]
