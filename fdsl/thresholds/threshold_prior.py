@@ -26,7 +26,8 @@ PRIORS: dict[tuple[str, bool], dict[int, Prior]] = {
 def prior_of(detector: Detector, image_score: str, references: int, rotations: int) -> Prior | None:
     """The prior for that number of references; None where nothing was measured: with another image score,
     local windows, text or mutual scoring, or without one of the method's components."""
-    options = replace(detector.method.options, grey_range=None)  # it makes photographs what they were
+    # These do not change how far normal images differ from each other.
+    options = replace(detector.method.options, grey_range=None, roi=None, ignore=None)
     if image_score != "max" or detector.windows is not None or options != MethodConfig(options.use_nam):
         return None
     priors = PRIORS.get((detector.method.name, rotations > 1), {})

@@ -44,6 +44,18 @@ def test_how_references_are_left_out(tiny_configs, references, rotations, kinds)
     assert normal.kinds.tolist() == kinds and (normal.prior is None) == (AUGMENTED in kinds)
 
 
+def test_with_a_region_of_interest_references_are_left_out_likewise(tiny_configs):
+    noise = np.random.default_rng(3)
+    photographs = [noise.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(2)]
+    one = detector(tiny_configs, WindowConfig("nan"), method="plus")
+    mask = np.zeros((one.image_size,) * 2, np.uint8)
+    mask[: one.image_size // 2] = 255
+    one.restrict(mask)
+    one.fit(photographs, rotations=2)
+    assert one.decision.normal.prior is not None
+    assert one.decision.normal.kinds.tolist() == [LEAVE_COPY_OUT] * 2
+
+
 def test_windows_that_count_for_nothing_change_no_score(tiny_configs, photographs, monkeypatch):
     monkeypatch.setattr("fdsl.thresholds.leave_one_out.OF_A_PHOTOGRAPH", 4.0)
     monkeypatch.setattr("fdsl.thresholds.threshold_prior.PRIORS", {})  # they count for whole images alone
