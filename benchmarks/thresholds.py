@@ -103,7 +103,7 @@ def measured(judge: Ours, product: Product, records: Sequence[Record]) -> dict[s
     """The fields of one sample of references."""
     references = [product.root / record.image_path for record in records]
     judge.detector.fit(references, rotations=judge.rotations)
-    config, known = judge.detector.config, judge.detector.normal
+    config, known = judge.detector.config, judge.detector.decision.normal
     assert known is not None  # it was fitted with a target rate
     others = [record for record in product.train if record not in records]
     images = [open_image(product.root / record.image_path) for record in others]
