@@ -91,7 +91,8 @@ def main(argv: list[str] | None = None) -> None:
 def failing(photo: Image.Image) -> dict[str, Image.Image]:
     """What a camera gives that fails or sees no part, in the size of a photograph. Noise: standard deviation
     in grey levels; blur: in pixels where the longer side is 900. Out by: shifted to the right, and filled
-    with the repeated or mirrored edge or with a patch of ground, of the upper left corner."""
+    with the repeated or mirrored edge or with a patch of ground, of the upper left corner. Black and
+    white: by a threshold at the mean."""
     pixels, generator = np.asarray(photo, np.float32), np.random.default_rng(0)
     height, width = pixels.shape[:2]
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
@@ -115,6 +116,14 @@ def failing(photo: Image.Image) -> dict[str, Image.Image]:
         frames[f"no {colour}"] = pixels * (np.arange(3) != number)
     for factor in (2, 4, 1 / 4, 1 / 8):
         frames[f"exposure x {factor:g}"] = pixels * factor
+    for factor in (2, 4):
+        frames[f"contrast x {factor}"] = pixels.mean() + factor * (pixels - pixels.mean())
+    frames["black and white"] = np.where(pixels.mean(2, keepdims=True) > pixels.mean(), 255, pixels * 0)
+    message = frames["message on black"] = np.zeros(pixels.shape, np.uint8)
+    for line in np.arange(0.1, 1, 1 / 12):
+        place, size = (width // 50, round(line * height)), (height / 400, (255, 255, 255), height // 150 + 1)
+        cv2.putText(message, "Camera error 0x3f: no signal", place, cv2.FONT_HERSHEY_SIMPLEX, *size)
+    frames["inverted"] = 255 - pixels
     ground = np.tile(pixels[: height // PATCH, : width // PATCH], (2 * PATCH, 2 * PATCH, 1))[:height, :width]
     edges = {"edge": cv2.BORDER_REPLICATE, "mirror": cv2.BORDER_REFLECT_101, "ground": cv2.BORDER_TRANSPARENT}
     for share, (name, edge) in itertools.product(OUT_BY, edges.items()):

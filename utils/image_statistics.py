@@ -17,7 +17,9 @@ LOST, SHIFTED = "part of the picture is lost", "part of the picture is shifted"
 OUT_OF_FOCUS, NOISY = "out of focus", "noisier than the references"
 COLOUR_LOST, LESS_PART = "a colour is lost", "less of the part than in the references"
 DARK, BRIGHT = "darker than the references", "brighter than the references"
+HARSH = "more contrast than the references"
 PER_IMAGE = 10  # statistics
+MOST_CONTRAST = 255 / 2  # the standard deviation of half black, half white
 CELL = 16  # pixels: side of the cells that the noise is found in,
 SMOOTHEST = 0.05  # in this share of them
 REPEATED = 0.05  # grey levels, on average: a row or column that differs less from the one before repeats it
@@ -33,6 +35,7 @@ LEAST_FOCUS, MOST_NOISE = 1 / 2, 6.0  # likewise,
 LEAST_COARSE_FOCUS = 1 / 1.5  # of the other references' lowest: these have no defects, and vary less
 NOISE_FLOOR = 0.5  # grey levels: of references with less, as where they are saturated or lack a colour
 LEAST_LIGHT = 1 / 8  # of the references' distance from black, and from white
+LEAST_HALFTONES = 1 / 3  # of the references' distance from the contrast of nothing but black and white
 MORE_REPEATED = 0.15  # of the side, beyond the references' longest run of repeated lines
 MORE_SHIFTED = 0.4  # beyond the references' largest shift
 LEAST_PART = 1 / 3  # of the references' smallest share of part,
@@ -171,7 +174,9 @@ def reason_of(found: np.ndarray, references: np.ndarray, least_coarse: float = L
     white = coarse > max(WHITE, WHITER * high[6]) and contrast < low[1]
     if white:
         return NO_PART
-    return LESS_PART if low[9] > CLEAR_PART and share < LEAST_PART * low[9] else ""
+    if low[9] > CLEAR_PART and share < LEAST_PART * low[9]:
+        return LESS_PART
+    return HARSH if MOST_CONTRAST - contrast < LEAST_HALFTONES * (MOST_CONTRAST - high[1]) else ""
 
 
 def reasons_among(found: np.ndarray) -> dict[int, str]:

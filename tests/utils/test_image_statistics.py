@@ -11,6 +11,7 @@ from utils.image_statistics import (
     BRIGHT,
     COLOUR_LOST,
     DARK,
+    HARSH,
     LESS_PART,
     LOST,
     NO_PART,
@@ -92,6 +93,8 @@ CASES = {
     "slightly out of focus": (gaussian_filter(part(), (0, 2, 2)), OUT_OF_FOCUS),
     "sensor noise": (noisy(part(), 100), NOISY),
     "noise": (np.random.default_rng(2).integers(0, 256, (3, SIDE, SIDE), np.uint8), NOISY),
+    "black and white": (np.where(part(7) > part(7).mean(), 255, 0).astype(np.uint8), HARSH),
+    "a part in harsher light": ((60 + 1.5 * (part(7) - 60.0)).clip(0, 255).astype(np.uint8), ""),
     "dark": ((part() * 0.12 + 0.5).astype(np.uint8), (DARK, NO_PART)),
     "a part": (part(7), ""),
     "a part in other light": (part(8, 0.7), ""),
@@ -253,6 +256,8 @@ def test_of_uniform_and_very_small_images_all_statistics_are_numbers():
         ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 0.19), LESS_PART),
         ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 0.21), ""),
         ((100, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 1.0), ""),
+        ((100, 98.2, 5, 0.1, 1, 1, 1.2, 0, 40, 0.6), ""),
+        ((100, 98.4, 5, 0.1, 1, 1, 1.2, 0, 40, 0.6), HARSH),
     ],
 )
 def test_each_bound_is_relative_to_the_references(found, reason):
