@@ -13,17 +13,18 @@ from PIL import Image
 
 from data.images import photograph_to_array
 from deploy.boxes import find_boxes
-from deploy.metadata import FIELDS, OF_TILES, read_fields
+from deploy.metadata import FIELDS, LARGEST_SIDE, OF_TILES, read_fields
 from utils.errors import ConfigError, DataError
-from utils.files import facts_digest, parsed_json, sampled_digest
+from utils.files import parsed_json
 from utils.grey_range import GreyRange
 from utils.hot_regions import Box, upsample
 from utils.image_statistics import reason_of, statistics_of
 from utils.numbers import percentile_of
+from utils.onnx_bytes import checksum_of, require_sealed
 from utils.text import one_line, printable
 from utils.tile_layout import Crops
 
-FORMAT = "3"
+FORMAT = "4"
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 LEAST_HEAT = 1e-30  # map values between no heat and opaque heat
 MOST_BRACKETS = 100  # in the settings
@@ -70,11 +71,13 @@ def providers_of(provider: str, precision: str, threads: int) -> list[Any]:
 
 
 def is_result(given: dict[str, Any]) -> bool:
-    """Whether a graph gives what a detector's does: a square map and scores, in float32."""
-    shapes = {name: value.shape for name, value in given.items() if value.dtype == np.float32}
-    side = len(given["map"]) if shapes.get("map") else 0
-    scores = dict.fromkeys(given.keys() | {"score", "base_score"}, ())
-    return side > 0 and shapes == {**scores, "map": (side, side)}
+    """Whether a graph gives what a detector's does for one photograph: a square map and scores, in
+    float32."""
+    arrays = {name: value for name, value in given.items() if isinstance(value, np.ndarray)}
+    shapes = {name: value.shape for name, value in arrays.items() if value.dtype == np.float32}
+    side = shapes["map"][-1] if shapes.get("map") else 0
+    scores = dict.fromkeys(given.keys() | {"score", "base_score"}, (1,))
+    return 0 < side <= LARGEST_SIDE and shapes == {**scores, "map": (1, side, side)}
 
 
 class Graph:
@@ -90,6 +93,7 @@ class Graph:
         if not file.is_file():
             raise ConfigError(f"There is no file {self.name}; make it with export.py.")
         providers = providers_of(provider, precision, threads)
+        require_sealed(file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 4
         try:
@@ -105,11 +109,9 @@ class Graph:
             ) from error
         if len(self.session.get_providers()) < len(providers):  # onnxruntime goes on without it
             raise ConfigError("OpenVINO could not be started: install it again, or leave --provider out.")
-        if "fdsl_format" not in self.facts:
-            raise ConfigError(f"{self.name} was not written by export.py; name a file that was.")
-        if self.facts["fdsl_format"] != FORMAT:
+        if (made := self.facts.get("fdsl_format", "")) != FORMAT:
             raise ConfigError(
-                f"{self.name} has format {printable(self.facts['fdsl_format'][:40])}, this program reads "
+                f"{self.name} has format {printable(made[:40]) or 'none'}, this program reads "
                 f"{FORMAT}; use the inspect.pyz that was written with it."
             )
         try:
@@ -122,8 +124,6 @@ class Graph:
     def _read_facts(self) -> None:
         """Errors of many kinds for a file that was damaged, or that another program wrote; ConfigError where
         the tensors' file is another one's."""
-        if self.facts["digest"] != facts_digest(self.facts):
-            raise ValueError("it was changed")
         values = read_fields(FIELDS, self.facts)
         self.side, self.threshold, self.pixel_threshold = (
             values[name] for name in ("image_size", "threshold", "map_threshold")
@@ -168,7 +168,7 @@ class Graph:
         tensors = parsed_json(self.facts.get("tensors", "null"))
         if (
             tensors is not None
-            and sampled_digest(file := self.file.with_name(tensors["file"])) != tensors["digest"]
+            and checksum_of(file := self.file.with_name(tensors["file"])) != tensors["checksum"]
         ):
             raise ConfigError(
                 f"{printable(file)} is not the tensors' file that belongs to {self.name}; copy both again."
@@ -186,9 +186,10 @@ class Graph:
             raise ConfigError(
                 f"{self.name}: its graph fails ({one_line(error)}); export it again."
             ) from error
-        given = {output.name: value[0] for output, value in zip(self.session.get_outputs(), values)}
+        given = {output.name: value for output, value in zip(self.session.get_outputs(), values)}
         if not is_result(given):
             raise ConfigError(f"{self.name}: its graph gives no map and scores; export it again.")
+        given = {name: value[0] for name, value in given.items()}
         if not all(np.isfinite(value).all() for value in given.values()):
             raise DataError(f"{name}: its anomaly map is not finite; check the photograph and the detector")
         score, window = float(given["score"]), given.get("window_score")

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -256,13 +256,6 @@ def flush_to_disk(file: IO[Any]) -> None:
     """Brings the content of an open file to the disk."""
     file.flush()
     os.fsync(file.fileno())
-
-
-def facts_digest(facts: Mapping[str, str]) -> str:
-    """Hex digest of an exported detector's metadata, but for the `digest` itself and the `tensors` next to
-    it."""
-    own = {name: value for name, value in facts.items() if name not in ("digest", "tensors")}
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def sampled_digest(file: Path) -> str:

@@ -11,7 +11,7 @@ from models.onnx_graph import DetectorGraph
 from utils.errors import ModelError
 from utils.options import as_stored
 
-FORMAT = "3"
+FORMAT = "4"
 
 
 def export_detector(

@@ -25,8 +25,9 @@ from torch import Tensor
 from fdsl.export.onnx_operators import fused_operators
 from models.onnx_graph import DetectorGraph
 from utils.errors import ConfigError, ModelError
-from utils.files import TEMPORARY, facts_digest, sampled_digest, sync_folder
+from utils.files import TEMPORARY, sync_folder
 from utils.lock import locked
+from utils.onnx_bytes import checksum_of, seal
 from utils.signals import before_leaving
 from utils.text import one_line
 
@@ -69,9 +70,7 @@ def write_graph(
     program = traced(graph, standard)
     if halved:
         halve_tensors(program.model.graph)
-    facts = program.model.metadata_props
-    facts.update(metadata)
-    facts["digest"] = facts_digest(facts)
+    program.model.metadata_props.update(metadata)
     values = [value.const_value for value in program.model.graph.initializers.values()]
     large = sum(value.nbytes for value in values if value is not None) > LARGEST
     logger.info("step 2 of 3: writing the graph ...")
@@ -80,6 +79,7 @@ def write_graph(
         del program, values
         if large:
             note_tensors(folder / file.name)
+        seal(folder / file.name)
         logger.info("step 3 of 3: onnxruntime runs it on three pictures, and so does the detector ...")
         gap = difference(folder / file.name, graph)
         if not gap <= TOLERANCE[halved]:
@@ -131,14 +131,14 @@ def traced(graph: DetectorGraph, standard: bool = False) -> Any:
 
 
 def note_tensors(file: Path) -> None:
-    """Writes the digest of the tensors' file next to `file` into its metadata, so that files that do not
+    """Writes the checksum of the tensors' file next to `file` into its metadata, so that files that do not
     belong together are refused."""
     import onnx
 
     model = onnx.load(file, load_external_data=False)
     for other in file.parent.iterdir():
         if other != file:
-            tensors = {"file": other.name, "digest": sampled_digest(other)}
+            tensors = {"file": other.name, "checksum": checksum_of(other)}
             model.metadata_props.add(key="tensors", value=json.dumps(tensors))
     onnx.save(model, file)
 

@@ -22,6 +22,7 @@ from utils.text import first_line
 
 logger = logging.getLogger("fdsl")
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+LARGEST_CONFIG = 2**20  # bytes of a model file
 # No text encoder is used here: where its weights are not loaded, the smallest possible one is built.
 TINY_TEXT_ENCODER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 # What open_clip and PyTorch raise for sizes that no model has, and for models that there are not.
@@ -44,6 +45,8 @@ def register_model_configs(folder: str) -> None:
         raise ModelError(f"--model-config {folder} holds no open_clip model file (*.json).")
     for file in files:
         try:
+            if not file.is_file() or file.stat().st_size > LARGEST_CONFIG:  # a pipe would block
+                raise ValueError("it is no small file")
             content = parsed_json(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"--model-config: {file} cannot be read ({first_line(error)}).") from error

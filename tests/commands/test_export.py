@@ -212,10 +212,12 @@ def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_
         AnomalyDetector.load(detector).predict(place / "good/1.png").score, abs=1e-6
     )
     content = bytearray(beside.read_bytes())
-    content[len(content) // 2] ^= 1  # as that of another export, of the same size
-    beside.write_bytes(content)
-    with pytest.raises(ConfigError, match="part.onnx.data is not the tensors' file that belongs to"):
-        graph.Graph(file)
+    for place in (0, len(content) // 2, len(content) // 3, -1):  # as that of another export, of the same size
+        changed = bytearray(content)
+        changed[place] ^= 1
+        beside.write_bytes(changed)
+        with pytest.raises(ConfigError, match="part.onnx.data is not the tensors' file that belongs to"):
+            graph.Graph(file)
 
 
 def test_what_a_killed_export_left_is_removed(detector, tmp_path, of_nothing):
