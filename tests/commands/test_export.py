@@ -24,8 +24,8 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="export needs requiremen
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 pytest.importorskip("onnxscript", reason="export needs requirements-export.txt")
 from data.images import photograph_to_array  # noqa: E402
-from deploy import command as on_the_line  # noqa: E402
 from deploy import graph  # noqa: E402
+from deploy import inspect_command as on_the_line  # noqa: E402
 from utils.tile_layout import Crops  # noqa: E402
 
 CPU = {"device": "cpu", "precision": "fp32"}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 from collections import OrderedDict
 from copy import deepcopy
@@ -477,6 +478,19 @@ def test_a_side_that_is_no_multiple_of_the_patch_is_refused(tiny_backbone):
     assert isinstance(tiny_backbone, OpenClipBackbone)
     with pytest.raises(ModelError, match="--image-size 35 .* 32 is the nearest"):
         tiny_backbone.encode(noise(1, 3, 35, 35))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "large"])
+def test_a_model_file_that_is_no_small_file_is_refused(tmp_path, kind):
+    file = tmp_path / "ViT-tiny-test.json"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        file.write_text(" " * 2**20 + json.dumps(TINY))
+    with pytest.raises(ModelError, match=r"ViT-tiny-test.json cannot be read \(it is no small file\)"):
+        load_backbone("ViT-tiny-test", "none", [1], model_config=str(tmp_path))
 
 
 def test_empty_model_config_folder_is_said(tmp_path):
