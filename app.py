@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
     detector = page_detector(args)
     address = Address(args.host, args.address, args.port, args.token)
-    serve(detector, address, args.max_upload, args.rotate_references, compares=not args.detector)
+    serve(detector, address, args.max_upload, args.rotate_references)
 
 
 def command() -> None:

@@ -12,8 +12,8 @@ from typing import NoReturn
 import waitress
 
 from fdsl.api import AnomalyDetector
-from fdsl.config.describe import detector_facts
 from page.collection import Limits
+from page.fit import Fit
 from page.scratch import remove, scratch_folder
 from page.server import make_server
 from utils.errors import ConfigError
@@ -44,19 +44,16 @@ class Address:
         return f"http://{host}:{port}" + ("/?token=..., with your secret," if self.token else "")
 
 
-def serve(
-    detector: AnomalyDetector, address: Address, largest: int, rotations: int | str | None, compares: bool
-) -> NoReturn:
-    """Opens the page until it is interrupted. `largest`: of an upload, in MiB; `compares`: a detector that
-    compares photographs with each other has those that are dropped. ConfigError where the address cannot be
-    had."""
+def serve(detector: AnomalyDetector, address: Address, largest: int, rotations: int | str | None) -> NoReturn:
+    """Opens the page until it is interrupted. `largest`: of an upload, in MiB. ConfigError where the address
+    cannot be had."""
     limits = Limits(largest * MEBIBYTE)
-    if compares and detector.method.takes_test_images:
+    if Fit.of(detector, 1).compares:
         limits = replace(limits, photographs=MOST_COMPARED)
     with scratch_folder() as folder:
         before_leaving(lambda: remove(folder))
         how_to_continue("the page is closed and what was uploaded is gone; the same command opens it again")
-        pages = make_server(detector, folder, limits, page_facts(detector), rotations, address.token)
+        pages = make_server(detector, folder, limits, rotations, address.token)
         try:
             server = waitress.create_server(
                 pages,
@@ -92,9 +89,3 @@ def _connections() -> int:
         return MOST_CONNECTIONS
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, files // 2)
-
-
-def page_facts(detector: AnomalyDetector) -> list[tuple[str, str]]:
-    """The detector's facts on the page, which do not change while it is open."""
-    facts = detector_facts(detector.config)
-    return [(name, value) for name, value in facts if name not in ("References", "Precision")]

@@ -15,6 +15,7 @@ from flask import Blueprint, Flask, Response, current_app, g, request, send_file
 from werkzeug.exceptions import HTTPException
 
 from fdsl.api import AnomalyDetector
+from fdsl.config.describe import detector_facts
 from fdsl.report.pages import templates
 from page.access import guard
 from page.asked import asked, rate_in, rotations_in, score_in, shapes_in
@@ -37,20 +38,19 @@ def make_server(
     detector: AnomalyDetector,
     folder: Path,
     limits: Limits,
-    facts: list[tuple[str, str]],
     rotations: int | str | None = None,
     token: str | None = None,
 ) -> Flask:
     """The WSGI application. Visitors get copies of `detector`; uploads go to `folder` and nowhere else.
 
-    `facts` are on the page, `rotations` chosen on it at first (see Session). It answers requests that
-    name this machine alone, or with a `token` those that bring it, and none that another site's page makes.
+    `rotations`: chosen at first (see Session). It answers requests that name this machine alone, or with a
+    `token` those that bring it, and none that another site's page makes.
     """
     app = Flask("fdsl", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = limits.file_bytes
     visitors = Visitors(lambda place: Session(detector, place, limits, rotations), folder)
     app.extensions |= {"visitors": visitors, "turns": threading.BoundedSemaphore(WAITING)}
-    page, style = _page(detector, limits, facts)
+    page, style = _page(detector, limits)
     guard(app, token)
     app.get("/")(lambda: Response(page, mimetype="text/html"))
     app.get("/scripts/<name>", endpoint="script")(_script)
@@ -174,9 +174,11 @@ def saved_detector() -> Response:
     return _file(g.session.saved_detector(), "detector.safetensors")
 
 
-def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]]) -> tuple[str, str]:
+def _page(detector: AnomalyDetector, limits: Limits) -> tuple[str, str]:
+    """The page, with the detector's facts that do not change while it is open, and its style."""
     environment = templates(PAGE)
     made, fit = detector.scorer.detector, Fit.of(detector, 1)
+    facts = [fact for fact in detector_facts(detector.config) if fact[0] not in ("References", "Precision")]
     values = {
         "untrained": detector.config.detector.backbone.untrained,
         "takes_references": fit.takes_references,

@@ -19,7 +19,7 @@ def detector(tiny_configs):
 def client(detector, tmp_path):
     from page.server import make_server  # flask may be missing
 
-    return make_server(detector, tmp_path, LIMITS, [("Method", "nearest <b>")]).test_client()
+    return make_server(detector, tmp_path, LIMITS).test_client()
 
 
 @pytest.fixture

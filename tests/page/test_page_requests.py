@@ -19,7 +19,7 @@ SECRET = "correct horse battery"
 
 @pytest.fixture
 def guarded(detector, tmp_path):
-    return make_server(detector, tmp_path, LIMITS, [], None, SECRET).test_client()
+    return make_server(detector, tmp_path, LIMITS, None, SECRET).test_client()
 
 
 def test_who_knows_the_secret_is_let_in_from_anywhere(guarded):
@@ -149,7 +149,10 @@ def test_an_error_nobody_expected_is_one_sentence(visitor, monkeypatch, logged):
     visitor.ask("POST", f"/photographs/{number}/score")
 
 
-def test_headers_and_page(client):
+def test_headers_and_page(detector, tmp_path, monkeypatch):
+    facts = [("Method", "nearest <b>"), ("References", "0")]
+    monkeypatch.setattr("page.server.detector_facts", lambda _: facts)
+    client = make_server(detector, tmp_path, LIMITS).test_client()
     answer = client.get("/")
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy
@@ -158,6 +161,7 @@ def test_headers_and_page(client):
         and answer.headers["Cache-Control"] == "no-store"
     )
     assert "nearest &lt;b&gt;" in answer.text and not re.search(r"(src|href)=.https?:", answer.text)
+    assert "<dt>References" not in answer.text, "they change while it is open"
     assert (
         client.get("/page.css").mimetype == "text/css"
         and client.get("/scripts/page.js").mimetype == "text/javascript"

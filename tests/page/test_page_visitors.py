@@ -92,7 +92,7 @@ def test_fits_that_wait_leave_threads_for_pages(detector, tmp_path, monkeypatch)
     assert serve.THREADS >= server.WAITING + 4
     monkeypatch.setattr(server, "WAITING", 3)
     visitors = []
-    page = make_server(detector, tmp_path / "more", LIMITS, []).test_client()
+    page = make_server(detector, tmp_path / "more", LIMITS).test_client()
     (tmp_path / "more").mkdir()
     for seed in range(4):
         visitors.append(Visitor(page))

@@ -51,7 +51,7 @@ def visiting(detector, folder, limits=LIMITS, rotations=None):
     from page.server import make_server  # flask may be missing
 
     folder.mkdir(exist_ok=True)
-    return Visitor(make_server(detector, folder, limits, [], rotations).test_client())
+    return Visitor(make_server(detector, folder, limits, rotations).test_client())
 
 
 def fitted_visitor(detector, folder):
