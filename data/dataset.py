@@ -20,13 +20,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.augment import chance, mosaic, random_crop
 from data.images import mask_files, open_image, open_mask
+from data.photographs import AS_IT_IS, PhotographReader
 from data.records import Record, stable_seed, with_masks
-from data.region_of_interest import MaskFolders
 from data.synthetic import add_defect
 from data.tensors import image_to_pixels, mask_to_tensor, photograph_to_pixels
 from utils.config import AUGMENTATIONS, SYNTHETIC
 from utils.errors import DataError
-from utils.grey_range import GreyRange
 from utils.limits import allow_pixels, most_pixels
 from utils.text import printable
 from utils.tile_layout import TileLayout
@@ -48,11 +47,10 @@ class InspectionDataset(Dataset):
         root: str | Path,
         records: Sequence[Record],
         image_size: int,
-        grey: GreyRange | None = None,
-        masks: MaskFolders | None = None,
+        reader: PhotographReader = AS_IT_IS,
     ):
         self.root, self.records = Path(root), list(records)
-        self.image_size, self.grey, self.masks = image_size, grey, masks
+        self.image_size, self.reader = image_size, reader
         self.layout: TileLayout | None = None  # set once the references are known
 
     def __len__(self) -> int:
@@ -60,9 +58,7 @@ class InspectionDataset(Dataset):
 
     def photograph(self, record: Record) -> Image.Image:
         """One of its records' RGB photographs, as a detector takes it; DataError."""
-        path = self.root / record.image_path
-        photo = open_image(path, self.grey)
-        return photo if self.masks is None else self.masks.on(photo, path)
+        return self.reader.read(self.root / record.image_path)
 
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]

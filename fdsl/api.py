@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.images import open_image
-from data.photographs import Photograph, PhotographReader, each_image, in_batches
+from data.photographs import Photograph, PhotographReader, each_image
 from data.region_of_interest import MaskFolders, checked_roi
 from fdsl.config.contradictions import Combined
 from fdsl.config.presets import with_preset
@@ -30,12 +28,13 @@ from fdsl.detector_state import (
     with_masks,
 )
 from fdsl.factory import build_detector, detector_config, moved_config
-from fdsl.prediction import Prediction, predictions_of, threshold_of_bulk
+from fdsl.inspection.predictor import Predictor
+from fdsl.prediction import Prediction, threshold_of_bulk
 from fdsl.references.fitted_references import FittedReferences, take_references
 from fdsl.references.reference_store import StoredReference
 from fdsl.references.rotation import fit_references
 from fdsl.references.transductive import encode_test_images, standing_for_all
-from fdsl.scoring import Scorer, fused_scores
+from fdsl.scoring import Scorer
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_metadata import FORMAT_VERSION, DetectorMetadata
 from fdsl.thresholds.decision import USUAL_RATE, Decision, checked_labels, require_rate
@@ -43,14 +42,12 @@ from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores, set
 from fdsl.thresholds.threshold import labelled_threshold
 from models.backbone import Backbone
 from models.detector import Detector
-from models.features import CHANNELS
 from models.method import Method
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
 from utils.archives import held_in_memory
 from utils.config import AUTO, BackboneConfig, MethodConfig, WindowConfig
 from utils.device import whatever_the_default_device
 from utils.errors import ConfigError, DataError, ModelError
-from utils.image_statistics import statistics_of
 from utils.numbers import is_finite
 from utils.options import HEADS, options_of, takes_options
 from utils.text import as_file, one_line
@@ -194,8 +191,7 @@ class AnomalyDetector:
 
     @whatever_the_default_device
     def another(self) -> AnomalyDetector:
-        """A copy of this detector that changes by itself from now on; they share the
-        backbone's weights."""
+        """A copy of this detector that changes by itself from now on; they share the backbone's weights."""
         other = copy.copy(self)
         other.scorer = Scorer(self.scorer.detector.copied())
         return other
@@ -284,20 +280,16 @@ class AnomalyDetector:
         """Fits its references without those of these names, and more; nothing has changed where that
         fails."""
         if self.method.takes_test_images:
-            raise ConfigError(
-                "This detector compares test images with each other: make it anew from its references and "
-                "theirs."
-            )
-        before = {one.digest: one for one in self.references.stored_without(names)}
+            what = "This detector compares test images with each other"
+            raise ConfigError(f"{what}: make it anew from its references and theirs.")
+        kept = self.references.stored_without(names)
         plain = [self.reader.plain(one, "a reference") for one in more]
         wanted, other = self.decision.rate_of_refit(rate), self.another()
         rotations = AUTO if self.config.rotations_chosen else self.config.rotations
-        with held_in_memory([(one.name, one.content) for one in before.values()]) as files:
+        with held_in_memory([(one.name, one.content) for one in kept]) as files:
             other.fit([*files, *plain], rotations=rotations, false_alarm_rate=wanted)
         normalisation = self.reader.normalisation or other.reader.normalisation
         other.reader = replace(other.reader, normalisation=normalisation)
-        stored = [before.get(one.digest, one) for one in other.stored]
-        other.references = replace(other.references, stored=stored)
         other.decision = self.decision.refitted(other.decision, rate)
         vars(self).update(vars(other))
 
@@ -359,31 +351,13 @@ class AnomalyDetector:
     def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
         """`predict` for any number of photographs: yields as it goes and holds one batch at a time.
         ConfigError for a `batch_size` that is no whole number from 1 on."""
-        if type(batch_size) is not int or batch_size < 1:
-            raise ConfigError(f"batch_size is {one_line(batch_size, 40)}; give a whole number from 1 on.")
-        opened = (
-            (image, self.reader.read(self.reader.plain(image, name := f"images[{place}]"), name))
-            for place, image in enumerate(each_image(images)[0])
-        )
-        for batch in in_batches(opened, batch_size):
-            photographs = [photo for _, photo in batch]
-            work = self.begin_batch(self.to_batch(photographs), [photo.size for photo in photographs])
-            for (image, _), one in zip(batch, work()):
-                if isinstance(image, (str, Path)):
-                    opens = partial(open_image, image, self.reader.grey)
-                    one = replace(one, path=Path(image), opens=opens)
-                yield one
+        return self._predictor.stream(images, batch_size)
 
-    @whatever_the_default_device
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
         """RGB photographs -> (B,3,S,S) uint8, resized; with tiles (B,1+T,3,S,S); their own masks are a fourth
         channel. DataError for what are none."""
-        given = list(photographs) if isinstance(photographs, Iterable) else [photographs]
-        if not given or not all(isinstance(one, Image.Image) and one.mode == "RGB" for one in given):
-            raise DataError(f"{one_line(photographs, 60)}: are no RGB photographs; give PIL images")
-        return self.scorer.to_batch(given)
+        return self._predictor.to_batch(photographs)
 
-    @whatever_the_default_device
     def begin_batch(
         self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
     ) -> Callable[[], list[Prediction]]:
@@ -392,44 +366,23 @@ class AnomalyDetector:
         `sizes`: the photographs' (width, height). `names`: what errors call them. The function raises
         ModelError for a map that is not finite. DataError for a batch or sizes of another kind.
         """
-        self._refuse_other(batch, sizes)
-        named = names or [f"photograph {number} of {len(sizes)}" for number in range(1, len(sizes) + 1)]
-        raw = self.scorer.begin(batch, named)
-        whole = (batch if batch.dim() == 4 else batch[:, 0]).cpu().numpy()
-        statistics = [statistics_of(image[:CHANNELS]) for image in whole]
+        return self._predictor.begin(batch, sizes, names)
 
-        def arrived() -> list[Prediction]:
-            found = raw()
-            fused = fused_scores(found, self.scorer.detector.settings, self.config.image_score)
-            judged_by = self.references, self.decision, self.heat_scale, self.min_area
-            return predictions_of(found, fused, sizes, statistics, *judged_by)
-
-        return arrived
-
-    def _refuse_other(self, batch: object, sizes: object) -> None:
-        """DataError for a batch that `to_batch` did not make, and for sizes that are not of its images."""
-        side, dimensions = self.image_size, 4 if self.scorer.detector.layout is None else 5
-        is_batch = isinstance(batch, Tensor) and batch.dtype == torch.uint8 and batch.dim() == dimensions
-        if not isinstance(batch, Tensor) or not is_batch or batch.shape[-2:] != (side, side):
-            raise DataError("the batch is none of to_batch; give what that makes of the photographs")
-        given = list(sizes) if isinstance(sizes, Sequence) else []
-        if len(given) != len(batch) or not all(isinstance(one, tuple) and len(one) == 2 for one in given):
-            raise DataError(f"sizes are not {len(batch)} pairs; give the width and height of each photograph")
+    @property
+    def _predictor(self) -> Predictor:
+        fitted = self.reader, self.references, self.decision
+        return Predictor(self.scorer, self.config.image_score, *fitted, self.min_area)
 
     def save(self, file: str | Path) -> None:
         """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at
-        all.
-
-        Raises ModelError before `fit`, ConfigError for what is no file's name, OSError where it cannot
-        be written.
-        """
+        all. Raises ModelError before `fit`, ConfigError for what is no file's name, OSError where it cannot
+        be written."""
         path = as_file("detector", file)
         if not self.ready:
             raise ModelError("The detector has no references yet: call fit() before save().")
-        references = tuple(one.facts for one in self.stored)
-        save_detector(
-            path, self.tensors(), DetectorMetadata(FORMAT_VERSION, self.config, self.threshold, references)
-        )
+        stored = tuple(one.facts for one in self.stored)
+        metadata = DetectorMetadata(FORMAT_VERSION, self.config, self.threshold, stored)
+        save_detector(path, self.tensors(), metadata)
 
     @whatever_the_default_device
     def tensors(self) -> dict[str, Tensor]:

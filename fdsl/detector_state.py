@@ -14,7 +14,7 @@ from data.normalised import Normalisation
 from data.photographs import PhotographReader
 from data.region_of_interest import MaskFolders
 from fdsl.config.run_config import FittedConfig
-from fdsl.factory import assemble, backbone_of_detector, make_method
+from fdsl.factory import backbone_of_detector, make_method
 from fdsl.references.fitted_references import FittedReferences
 from fdsl.references.reference_store import FILE, stored_references, tensors_of_references
 from fdsl.store.detector_metadata import METADATA_KEY, DetectorMetadata, checked_metadata, refuse_no_detector
@@ -107,7 +107,8 @@ def restored(
         refuse_other_forms(tensors, len(backbone.layers), backbone.width)
         state = part_of(tensors, "heads")
         method = make_method(config.detector, backbone.width, len(backbone.layers), state=state)
-        detector = assemble(config.detector, backbone, method)
+        made = config.detector
+        detector = Detector(backbone, method, made.backbone.image_size, made.windows)
         _restore(detector, tensors)
         return detector, normal_scores_of(tensors)
     except (LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:

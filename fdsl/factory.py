@@ -57,7 +57,7 @@ def build_detector(
                 f"trained with ({checkpoint.config.fingerprint}); give the same weights with --pretrained."
             )
         method = make_method(config, checkpoint.width, checkpoint.blocks, checkpoint.state)
-    detector = assemble(config, backbone, method)
+    detector = Detector(backbone, method, config.backbone.image_size, config.windows)
     detector.restrict(None if roi is None else torch.from_numpy(roi))
     if method.reads_text and config.options.object == BY_CATEGORY:
         names = list(categories)
@@ -104,11 +104,6 @@ def backbone_of(config: BackboneConfig, device: torch.device, dtype: torch.dtype
     return load_backbone(
         config.model, config.pretrained, config.layers, device, dtype, config.model_config, config.token_norm
     )
-
-
-def assemble(config: DetectorConfig, backbone: Backbone, method: Method) -> Detector:
-    """The detector of a configuration from backbone and method, its memory still empty."""
-    return Detector(backbone, method, config.backbone.image_size, config.windows)
 
 
 def machine_for(encoder: BackboneConfig, device: str, precision: str) -> MachineFacts:

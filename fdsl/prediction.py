@@ -16,9 +16,8 @@ from data.photographs import as_photograph
 from fdsl.boxes import find_boxes
 from fdsl.config.run_config import Threshold
 from fdsl.inspection.regions import Region, mask_of, region_mask, regions_of
-from fdsl.references.fitted_references import FittedReferences
 from fdsl.report import drawing
-from fdsl.thresholds.decision import Decision, require_rate
+from fdsl.thresholds.decision import require_rate
 from fdsl.thresholds.threshold import batch_threshold
 from models.features import ScoreMaps
 from utils.errors import ConfigError
@@ -200,37 +199,6 @@ class Prediction:
             "pixel_threshold": self.pixel_threshold,
             "regions": [region.to_dict() for region in self.regions],
         }
-
-
-def predictions_of(
-    found: ScoreMaps,
-    fused: tuple[np.ndarray, np.ndarray],
-    sizes: Sequence[tuple[int, int]],
-    statistics: Sequence[np.ndarray],
-    references: FittedReferences,
-    decision: Decision,
-    heat_scale: tuple[float, float],
-    min_area: int,
-) -> list[Prediction]:
-    """The predictions of B photographs with these score maps, `fused` maps (B,G,G) and image scores (B,),
-    (width, height) and image statistics (10,)."""
-    limit, (maps, scores) = decision.threshold, fused
-    return [
-        Prediction(
-            score=float(scores[i]),
-            threshold=None if limit is None else limit.score,
-            size=(width, height),
-            maps=found.of(i),
-            patch_map=maps[i],
-            map_threshold=None if limit is None else limit.pixel_threshold,
-            normal_percentile=decision.percentile(float(scores[i])),
-            reason=references.reason(statistics[i]),
-            heat_scale=heat_scale,
-            min_area=min_area,
-            statistics=statistics[i],
-        )
-        for i, (width, height) in enumerate(sizes)
-    ]
 
 
 def threshold_of_bulk(found: Sequence[Prediction], rate: float) -> Threshold:

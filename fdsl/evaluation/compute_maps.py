@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from data.dataset import InspectionDataset
+from data.photographs import PhotographReader
 from data.region_of_interest import MaskFolders
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.inspection.reading import Reading
@@ -42,10 +43,9 @@ class CategoryJob:
         """The job of a run; `scorer`: of a detector of its own that is not yet fitted."""
         split, detector = run.split, scorer.detector
         masks = MaskFolders.of(run.config.detector.options, detector.image_size, detector.grid)
+        reader = PhotographReader(split.grey.get(category), masks=masks)
         shots, tested, validation = (
-            InspectionDataset(
-                split.root, records, detector.image_size, grey=split.grey.get(category), masks=masks
-            )
+            InspectionDataset(split.root, records, detector.image_size, reader)
             for records in (
                 split.references[category],
                 split.records[category],
@@ -122,7 +122,8 @@ class CategoryJob:
 
     def same(self, images: InspectionDataset) -> tuple:
         """Equal for jobs that score the same arrays of images."""
-        return tuple(one.image_path for one in images.records), images.layout, images.grey, str(images.masks)
+        reader, paths = images.reader, tuple(one.image_path for one in images.records)
+        return paths, images.layout, reader.grey, str(reader.masks)
 
     @property
     def order(self) -> tuple:

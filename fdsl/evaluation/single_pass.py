@@ -254,7 +254,7 @@ def _score_together(
 def _score_all(jobs: Sequence[CategoryJob], images: InspectionDataset, reading: Reading, what: str) -> None:
     """Scores images for those of the jobs that are not given up."""
     paths = [images.root / record.image_path for record in images.records]
-    warn(doubts_of(paths, images.grey))
+    warn(doubts_of(paths, images.reader.grey))
     pin = jobs[0].detector.backbone.device.type == "cuda"
     loader = make_loader(images, reading.batch_size, worker_count(reading.workers), pin=pin)
     for batch in progress(loader, len(images), what, lambda batch: len(batch["path"])):

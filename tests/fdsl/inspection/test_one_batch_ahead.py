@@ -10,6 +10,7 @@ from data.live import Frame
 from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection, Watch, score_frames
 from fdsl.prediction import Prediction
+from fdsl.references.fitted_references import FittedReferences
 from models.features import ScoreMaps
 from utils.errors import ConfigError
 
@@ -40,8 +41,7 @@ def events(device, endless=False, refused=None):
     backbone = SimpleNamespace(device=torch.device(device))
     detector = SimpleNamespace(
         scorer=SimpleNamespace(detector=SimpleNamespace(backbone=backbone)),
-        reference_sizes=[],
-        statistics=np.zeros((0, 4)),
+        references=FittedReferences([], np.zeros((0, 4))),
         stored=[],
         to_batch=lambda photos: torch.zeros(len(photos), 3, 8, 8, dtype=torch.uint8),
         begin_batch=begin_batch,
