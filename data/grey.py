@@ -48,22 +48,22 @@ def find_range(
     """
     lows: list[float] = []
     highs: list[float] = []
-    different = np.empty(0)
-    whole, standardised = True, False
+    wholes: list[bool] = []
+    different, standardised = np.empty(0), False
     for item in given:
         values = _wide_values(item)
         if values is not None:
             lows.append(float(values.min()))
             highs.append(float(values.max()))
-            whole = whole and values.dtype.kind in "iu"
+            wholes.append(values.dtype.kind in "iu")
             standardised = standardised or _is_standardised(values)
-            if not whole and len(different) <= LEVELS + 1:
+            if not wholes[-1] and len(different) <= LEVELS + 1:
                 different = np.union1d(different, values)
     if not lows:
         return None
-    step = 0.0 if whole else step_of(different)
+    step = 0.0 if any(wholes) else step_of(different)
     low, high = min(lows), max(highs)
-    grey = (GreyRange.of(chosen) if chosen else None) or range_of(low, high, whole, step)
+    grey = (GreyRange.of(chosen) if chosen else None) or range_of(low, high, all(wholes), step)
     _warn_of_other_scales(lows, highs)
     if standardised:
         logger.warning("warning: a reference has mean 0 and deviation 1: %s", ONE_BY_ONE)

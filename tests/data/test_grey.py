@@ -232,3 +232,9 @@ def test_a_range_that_is_given_brings_the_eight_bits_back(tmp_path):
     grey = find_range([file], chosen=f"{-123.13 / 49.8}:{(255 - 123.13) / 49.8}")
     assert np.array_equal(np.asarray(open_image(file, grey=grey))[..., 0], levels)
     assert find_range([write(tmp_path / "8.png", levels)], chosen="0:1") is None
+
+
+def test_the_order_of_integers_and_floats_does_not_matter(tmp_path):
+    whole = write(tmp_path / "whole.tif", (4095 * picture()).astype(np.uint16))
+    steps = write(tmp_path / "steps.tif", (np.rint(255 * picture(2)) / 255).astype(np.float32))
+    assert find_range([whole, steps]) == find_range([steps, whole]) == GreyRange(0, 4095)
