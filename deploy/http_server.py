@@ -111,12 +111,10 @@ class Handler(BaseHTTPRequestHandler):
             route[1](parse_qs(place.query))
         except Refusal as refused:
             self._refuse(refused.status, str(refused))
-        except DataError as error:
-            self._refuse(422, str(error))
+        except (DataError, ConfigError) as error:
+            self._refuse(422 if isinstance(error, DataError) else 500, str(error))
         except MemoryError:
             self._refuse(503, "there is not enough memory for it; try again, or send a smaller photograph")
-        except ConfigError as error:
-            self._refuse(500, str(error))
         except TimeoutError:
             self.server.service.count("refused")
             self.close_connection = True
@@ -160,11 +158,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(400, "map is png, or is left out")
         length = self._length()
         with service.place():
-            row, picture = service.inspect(self._body(length), name, bool(kind))
-            if kind:
-                self._send_bytes(200, picture, "image/png", {"X-Row": json.dumps(row)})
-            else:
-                self._send(200, row)
+            self._send(200, *service.inspect(self._body(length), name, with_map=bool(kind)))
 
     def _length(self) -> int:
         """Of the body in bytes; Refusal where it is not given, or too much."""
@@ -195,21 +189,19 @@ class Handler(BaseHTTPRequestHandler):
             left -= len(piece)
         return b"".join(pieces)
 
-    def _send(self, status: int, value: dict[str, Any]) -> None:
-        more = {"Retry-After": "1"} if status == 503 else {}
-        self._send_bytes(status, (json.dumps(value) + "\n").encode(), "application/json", more)
-
-    def _send_bytes(self, status: int, content: bytes, kind: str, more: dict[str, str]) -> None:
-        self.send_response(status)
+    def _send(self, status: int, value: dict[str, Any], picture: bytes = b"") -> None:
+        """Answers a value as JSON, or a picture with the value in a header."""
+        content = picture or (json.dumps(value) + "\n").encode()
         headers = {
-            "Content-Type": kind,
+            "Content-Type": "image/png" if picture else "application/json",
             "Content-Length": str(len(content)),
             "Cache-Control": "no-store",
-            **more,
+            **({"X-Row": json.dumps(value)} if picture else {}),
+            **({"Retry-After": "1"} if status == 503 else {}),
+            **({"Connection": "close"} if self.close_connection else {}),
         }
-        if self.close_connection:
-            headers["Connection"] = "close"
-        for name, value in headers.items():
-            self.send_header(name, value)
+        self.send_response(status)
+        for name, text in headers.items():
+            self.send_header(name, text)
         self.end_headers()
         self.wfile.write(content)

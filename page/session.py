@@ -80,9 +80,9 @@ class Session:
             }
 
     def add(self, kind: str, content: bytes, name: str) -> dict[str, Any]:
-        """Takes an upload of one of KINDS: a normal image as a reference, to which `learn` fits the detector;
-        one that is no reference, from which `learn` or `calibrate` takes the threshold; or a photograph,
-        which `score` scores. DataError as `Collection.add`."""
+        """Takes an upload of one of KINDS: a reference, to which `learn` fits the detector; a calibration
+        image, from which `learn` or `calibrate` takes the threshold; or a photograph, which `score` scores.
+        DataError as `Collection.add`."""
         (upload,) = self.uploads.add(kind, [(content, name)])
         return upload.row_by(self.detector) if isinstance(upload, Photograph) else upload.row
 
@@ -111,11 +111,8 @@ class Session:
             self.fit = fit
 
     def learn(self, rotations: int | str = 1, rate: float = 0.01, shapes: tuple[Shape, ...] = ()) -> None:
-        """Fits a new detector to the references and takes the threshold for the target false-positive `rate`
-        from the calibration images, or where there are none from the references; all photographs have to be
-        scored anew. `shapes`: of the region of interest, none: that which the detector came with. Where
-        photographs are compared with each other, it is fitted to them too. Raises as `Fit.fitted_to` and
-        `Fit.calibrated_on`; then everything is as it was."""
+        """Fits a new detector as `Fit.fitted_to`, with the threshold of the calibration images where there
+        are some; all photographs have to be scored anew. Where that raises, everything is as it was."""
 
         def make(references: Uploads, calibration: Uploads, compared: Uploads | None = None) -> Fit:
             fit = self.start.fitted_to(references, compared or {}, rotations, rate, shapes)
@@ -125,8 +122,8 @@ class Session:
         self._change(["references", "calibration", *compared], make)
 
     def calibrate(self, rate: float = 0.01) -> None:
-        """Takes the threshold for the target false-positive `rate` from the calibration images that are here
-        now; photographs keep their scores. Raises as `Fit.calibrated_on`; then everything is as it was."""
+        """Takes the threshold as `Fit.calibrated_on` from the calibration images that are here now;
+        photographs keep their scores. Where that raises, everything is as it was."""
         self._change(["calibration"], lambda images: self.fit.calibrated_on(images, rate))
 
     def _change(self, kinds: Sequence[str], make: Callable[..., Fit]) -> None:
