@@ -31,7 +31,7 @@ from fdsl.factory import build_detector, detector_config, moved_config
 from fdsl.inspection.predictor import Predictor
 from fdsl.prediction import Prediction, threshold_of_bulk
 from fdsl.references.fitted_references import FittedReferences, take_references
-from fdsl.references.reference_store import StoredReference
+from fdsl.references.reference_store import StoredReference, without_named
 from fdsl.references.rotation import fit_references
 from fdsl.references.transductive import encode_test_images, standing_for_all
 from fdsl.scoring import Scorer
@@ -282,7 +282,7 @@ class AnomalyDetector:
         if self.method.takes_test_images:
             what = "This detector compares test images with each other"
             raise ConfigError(f"{what}: make it anew from its references and theirs.")
-        kept = self.references.stored_without(names)
+        kept = without_named(self.stored, names)
         plain = [self.reader.plain(one, "a reference") for one in more]
         wanted, other = self.decision.rate_of_refit(rate), self.another()
         rotations = AUTO if self.config.rotations_chosen else self.config.rotations

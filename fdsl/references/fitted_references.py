@@ -11,8 +11,8 @@ from PIL import Image
 
 from data.photographs import Photograph, PhotographReader, name_of
 from fdsl.references.reference_checks import statistics_of_references, usable_references
-from fdsl.references.reference_store import StoredReference, digest_of, to_store, without_named
-from utils.errors import ConfigError, DataError
+from fdsl.references.reference_store import StoredReference, digest_of, to_store
+from utils.errors import DataError
 from utils.image_statistics import PER_IMAGE, reason_of
 
 logger = logging.getLogger("fdsl")
@@ -34,16 +34,6 @@ class FittedReferences:
         """Why a photograph of these statistics (10,) cannot be judged; "" where it can, or there are no
         references."""
         return reason_of(statistics, self.statistics) if len(self.statistics) else ""
-
-    def stored_without(self, names: Iterable[str]) -> list[StoredReference]:
-        """The stored references without those of these names or digests; ConfigError as `without_named`, and
-        where none is stored."""
-        if not self.stored:
-            raise ConfigError(
-                "This detector does not carry its references, so none can be added or taken out; make it "
-                "anew from their photographs."
-            )
-        return without_named(self.stored, names)
 
     def calibration_images(
         self, images: Iterable[Photograph], reader: PhotographReader, side: int

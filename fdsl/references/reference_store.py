@@ -114,7 +114,12 @@ def stored_references(
 
 def without_named(references: Sequence[StoredReference], names: Iterable[str]) -> list[StoredReference]:
     """The references without those of these names or digests; ConfigError for a name that none of them has,
-    or several."""
+    or several, and where none is stored."""
+    if not references:
+        raise ConfigError(
+            "This detector does not carry its references, so none can be added or taken out; make it anew "
+            "from their photographs."
+        )
     remaining = list(references)
     for name in names:
         others = [one for one in remaining if name not in (one.name, one.digest)]
