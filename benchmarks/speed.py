@@ -180,7 +180,7 @@ def in_one_pass(query: Tensor, banks: list[MemoryBank]) -> None:
     """The nearest tokens in the banks of 4, 2 and 1 shots of each seed, as a pass over test images finds
     them."""
     for bank in banks:
-        sharing = replace(bank, known={})
+        sharing = replace(bank, matched={})
         for shots in (4, 2, 1):
             sharing.beginning(shots).index(query)
 

@@ -42,8 +42,8 @@ def build_detector(
 ) -> Detector:
     """The detector of a configuration, its memory still empty; it shares the backbone of `like`.
 
-    checkpoint: None for a method without trained heads. `categories`: those that it will `speak_of`, where
-    text takes its object from their names. Raises ModelError for a backbone with other weights than the
+    checkpoint: None for a method without trained heads. `categories`: those that `set_category` may name,
+    where text takes its object from their names. Raises ModelError for a backbone with other weights than the
     checkpoint was trained with, DataError for a file that is no region of interest.
     """
     roi = read_roi(config.options, config.backbone.image_size)  # refused before anything is loaded

@@ -158,10 +158,10 @@ class Tiles(Branch):
         views: Views,
         memory: Memory | None,
         match: Matching | None,
-        shown: tuple[int | None, ...] | None,
+        stored_as: tuple[int | None, ...] | None,
     ) -> Tensor:
-        """The raw maps (M,B,H,W) of images; `shown`: as in the features of the whole images."""
-        parts = (part._replace(shown=shown) for part in self.encoded(encode, views, method.want))
+        """The raw maps (M,B,H,W) of images; `stored_as`: as in the features of the whole images."""
+        parts = (part._replace(stored_as=stored_as) for part in self.encoded(encode, views, method.want))
         return self.raw_maps(method, parts, memory, match)
 
     def _moved(self, encode: Encoder, views: Views) -> Views:
@@ -222,9 +222,9 @@ class Windows(Branch):
         logger.warning("Out of memory with %d windows at once: going on with %d.", now, now // 2)
         return True
 
-    def looking(self, raw: Tensor, shown: Tensor) -> Windows:
-        """The windows chosen by the map `shown` (G,G) of one image; its raw maps (M,1,G,G) fill the rest."""
-        return replace(self, chosen=self.grid.choose(shown, self.budget), elsewhere=raw)
+    def chosen_by(self, raw: Tensor, final: Tensor) -> Windows:
+        """The windows chosen by the map `final` (G,G) of one image; its raw maps (M,1,G,G) fill the rest."""
+        return replace(self, chosen=self.grid.choose(final, self.budget), elsewhere=raw)
 
     def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
         """Of one image, chunk by chunk."""
@@ -252,7 +252,7 @@ class Windows(Branch):
         want, found = method.want | (match or self.match).want, []
         weights = method.summarise(final)[0].cpu() if self.budget else None  # of all at once: the host waits
         for number, view in enumerate(views.each()):
-            own = self if weights is None else self.looking(raw[:, number : number + 1], weights[number])
+            own = self if weights is None else self.chosen_by(raw[:, number : number + 1], weights[number])
             found.append(own.raw_maps(method, own.encoded(encode, view, want), memory, match))
         return torch.cat(found, dim=1)
 

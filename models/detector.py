@@ -106,7 +106,7 @@ class Detector(nn.Module):
         raw = self.whole.raw_maps(method, [features], memories.whole, match)
         whole, tiles, windows = self.counted_final(raw, views.roi), None, None
         if views.tiles is not None:
-            tiles = self.tiles.of_images(*how, memories.tiles, match, features.shown)
+            tiles = self.tiles.of_images(*how, memories.tiles, match, features.stored_as)
             tiles = self.counted_final(tiles, views.roi)
         if self.windows is not None:
             windows = self.windows.of_images(*how, self.window_memory, match, raw, whole)
@@ -187,7 +187,7 @@ class Detector(nn.Module):
         patch = self.backbone.patch_size
         self.layout = tiles_for(sizes, self.settings.tiles, self.grid, patch) if sizes else None
 
-    def speak_of(self, category: str) -> None:
+    def set_category(self, category: str) -> None:
         """From now on text names this category, where each has words of its own."""
         if self.directions:
             self.method.directions = self.directions[category].to(self.backbone.device)

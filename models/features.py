@@ -57,9 +57,9 @@ class Features(NamedTuple):
     embedding (B,D): the image embedding, of unit length, float32. raw_tokens (L,B,n,C): the same tokens
     before they were brought to unit length, float32. patches (n,) or (B,n): which patch of the whole image
     each token is; None: all of them in order. projected (1,B,n,D): patch tokens in the space of the image
-    embedding and of text, of unit length, float32 (models/backbones/text/projection.py). shown: for each of
-    the B, the number of the same photograph among those that a detector compares, or None; None: not looked
-    up. inside (B,n) bool: which tokens of a rotated copy lie inside the photograph; None: all.
+    embedding and of text, of unit length, float32 (models/backbones/text/projection.py). stored_as: for each
+    of the B, the number of the same photograph among those that a detector compares, or None; None: not
+    looked up. inside (B,n) bool: which tokens of a rotated copy lie inside the photograph; None: all.
     """
 
     tokens: Tensor
@@ -67,7 +67,7 @@ class Features(NamedTuple):
     raw_tokens: Tensor | None = None
     patches: Tensor | None = None
     projected: Tensor | None = None
-    shown: tuple[int | None, ...] | None = None
+    stored_as: tuple[int | None, ...] | None = None
     inside: Tensor | None = None
 
     def counted_tokens(self) -> Tensor:

@@ -72,12 +72,12 @@ class Memories:
     def matching_once(self) -> Memories:
         """The same, which keep what is matched against them for others that begin alike, until
         `forget_matched`."""
-        return self._each_bank(lambda one: replace(one, known={}) if one.known is None else one)
+        return self._each_bank(lambda one: replace(one, matched={}) if one.matched is None else one)
 
     def forget_matched(self) -> None:
         for memory in self.all:
-            if isinstance(memory, MemoryBank) and memory.known is not None:
-                memory.known.clear()
+            if isinstance(memory, MemoryBank) and memory.matched is not None:
+                memory.matched.clear()
 
 
 class Seen(NamedTuple):
@@ -162,9 +162,9 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         raise ValueError(f"method {self.name} has no memory")
 
     def take_test_images(
-        self, seen: Iterable[Seen], count: int, known: Memories, device: torch.device
+        self, seen: Iterable[Seen], count: int, fitted: Memories, device: torch.device
     ) -> Memories:
-        """The memories after `count` test images; `known`: those before; `device`: the backbone's. For
+        """The memories after `count` test images; `fitted`: those before; `device`: the backbone's. For
         methods with `takes_test_images`."""
         raise NotImplementedError
 

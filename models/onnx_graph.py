@@ -23,7 +23,7 @@ OUTPUTS = ("map", "score", "base_score", "window_score")
 
 
 @dataclass(frozen=True)
-class InParts(Matching):
+class GraphMatching(Matching):
     """The same as `match`, without loops over the candidates; a query is `windows` windows of each image (1:
     the whole image)."""
 
@@ -127,7 +127,7 @@ class DetectorGraph(nn.Module):
         self.outputs = OUTPUTS if detector.windows is not None else OUTPUTS[:3]
         if detector.windows is not None:
             self.stitch = StitchInOne(detector.windows.grid)
-            self.match = InParts(detector.windows.match, len(detector.windows))
+            self.match = GraphMatching(detector.windows.match, len(detector.windows))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         return self._outputs(self._score_maps(pixels))
@@ -145,11 +145,11 @@ class DetectorGraph(nn.Module):
         """As Detector.forward, all windows at once."""
         detector, method = self.detector, self.detector.method
         if detector.windows is None:
-            return detector(pixels, InParts())
+            return detector(pixels, GraphMatching())
         views = views_of(pixels)
         memory = detector.memories.whole
         features = method.features(detector.encode, views.whole, views.whole, memory)
-        raw = detector.whole.raw_maps(method, [features], memory, InParts())
+        raw = detector.whole.raw_maps(method, [features], memory, GraphMatching())
         of_windows = self._raw_window_maps(pixels, detector.windows.grid)
         whole, windows = map(detector.counted_final, (raw, of_windows))
         return method.combine(FinalMaps(whole, windows=windows), features, detector.side)

@@ -52,7 +52,7 @@ class CategoryJob:
                 split.validation.get(category, []),
             )
         )
-        detector.speak_of(category)
+        detector.set_category(category)
         return cls(category, scorer, shots, tested, validation, [run])
 
     @property

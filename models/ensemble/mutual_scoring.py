@@ -62,28 +62,28 @@ class WithMutualScoring(Method[Memory]):
         self.own_scales = (peak, score)
 
     def take_test_images(
-        self, seen: Iterable[Seen], count: int, known: Memories, device: torch.device
+        self, seen: Iterable[Seen], count: int, fitted: Memories, device: torch.device
     ) -> Memories:
         """Takes the images without their tiles, and sets the scales of mutual scoring."""
         memory, _ = memories_of((one._replace(tiles=()) for one in seen), count)
         scored = [
-            self._scored(Features(photograph[:, None].to(device), shown=(number,)), memory)
+            self._scored(Features(photograph[:, None].to(device), stored_as=(number,)), memory)
             for number, photograph in enumerate(memory.tokens_for(device))
         ]
         peaks = torch.stack([of_image.max() for of_image, _ in scored]).cpu()
         scores = torch.cat([score for _, score in scored]).cpu()
         self.test_images = ComparedImages(memory, _scale(peaks.quantile(0.5)), _scale(scores.quantile(0.5)))
-        return known
+        return fitted
 
     def features(self, encode: Encoder, images: Tensor, originals: Tensor, memory: Memory | None) -> Features:
         """Stored tokens of test images, if the method needs nothing else; others are encoded."""
         if self.test_images is None:
             return encode(images, self.want)
         compared = self.test_images.memory
-        shown = compared.of(originals)
-        if self.want or all(number is None for number in shown):
-            return encode(images, self.want)._replace(shown=shown)
-        return with_stored_tokens(encode, images, compared, shown)
+        stored_as = compared.of(originals)
+        if self.want or all(number is None for number in stored_as):
+            return encode(images, self.want)._replace(stored_as=stored_as)
+        return with_stored_tokens(encode, images, compared, stored_as)
 
     def combine(self, maps: FinalMaps, features: Features, side: int) -> ScoreMaps:
         """The means of the method's own maps and scores and of mutual scoring's; only the method's before its

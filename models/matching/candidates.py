@@ -114,18 +114,18 @@ class Masked(Matching):
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         tokens = query.tokens
         own = self.of_query(query).expand(tokens.shape[1], -1, -1)
-        known = self.of_memory(bank.patches, bank.sizes).to(tokens.device)
+        places = self.of_memory(bank.patches, bank.sizes).to(tokens.device)
         if align == "diff2":
             tokens = bank.centre(tokens.flatten(1, 2)).view_as(tokens)
         half_squares = [
             normal.float().square().sum(-1) / 2 if align == "diff2" else None for normal in bank.centred
         ]
-        found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
+        index = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
         for image, at in enumerate(own):
-            barred = near(at, known)
+            barred = near(at, places)
             for block, (normal, half_square) in enumerate(zip(bank.centred, half_squares)):
-                found[block, image] = nearest_allowed(tokens[block, image], normal, barred, half_square)
-        return found
+                index[block, image] = nearest_allowed(tokens[block, image], normal, barred, half_square)
+        return index
 
     def of_query(self, query: Features) -> Tensor:
         """Where the query's patches lie: (n,2) or (B,n,2)."""
@@ -162,8 +162,8 @@ def discrepancy_of(
     index = memory.once(
         tokens, (match, options.align, memory.photographs), lambda: match.index(memory, query, options.align)
     )
-    found = memory.discrepancy(tokens.flatten(1, 2), index.flatten(1), options.fd, tokens.dtype)
-    return found.view_as(tokens)
+    discrepancy = memory.discrepancy(tokens.flatten(1, 2), index.flatten(1), options.fd, tokens.dtype)
+    return discrepancy.view_as(tokens)
 
 
 def near(one: Tensor, other: Tensor) -> Tensor:

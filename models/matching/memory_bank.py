@@ -38,15 +38,15 @@ def nearest_of(query: Tensor, bank: Tensor, align: str = "mulmax") -> tuple[Tens
     if bank.shape[0] == 0:
         raise ValueError("The memory bank is empty: fit the references first.")
     half_square = bank.float().square().sum(-1) / 2 if align == "diff2" else None
-    found = []
+    parts = []
     most = ON_A_GPU if query.is_cuda else SIMILARITY_VALUES
-    known, normal = len(bank), aligned(bank) if query.is_cuda and query.itemsize == 2 else bank
-    for chunk in query.split(max(1, most // known)):
-        similarity = (chunk @ normal.t())[:, :known]
+    count, normal = len(bank), aligned(bank) if query.is_cuda and query.itemsize == 2 else bank
+    for chunk in query.split(max(1, most // count)):
+        similarity = (chunk @ normal.t())[:, :count]
         if half_square is not None:
             similarity = similarity.float() - half_square
-        found.append(similarity.max(-1))
-    values, indices = zip(*found)
+        parts.append(similarity.max(-1))
+    values, indices = zip(*parts)
     return torch.cat(values), torch.cat(indices)
 
 
@@ -84,7 +84,7 @@ class MemoryBank:
     windows, what a strategy of models/matching/candidates.py picks them by. patches (M,): which patch of its
     photograph each token is; None: all in order. sizes: how many tokens each photograph has, in order. So
     many consecutive ones, a reference's `copies`, are matched in one product. left_out: tokens that nothing
-    is matched with (`without`). known: what was matched for several detectors whose banks begin alike;
+    is matched with (`without`). matched: what was matched for several detectors whose banks begin alike;
     whoever sets it empties it.
     """
 
@@ -95,7 +95,7 @@ class MemoryBank:
     patches: Tensor | None = None
     copies: int = 1
     left_out: range = range(0)
-    known: dict[tuple, tuple[Any, Tensor]] | None = field(default=None, compare=False)
+    matched: dict[tuple, tuple[Any, Tensor]] | None = field(default=None, compare=False)
 
     @classmethod
     def collected(cls, parts: Iterable[Features], sizes: Sizes, keys: Keys | None = None) -> MemoryBank:
@@ -140,7 +140,7 @@ class MemoryBank:
         share their tokens: nothing is copied."""
         copies = self.photographs // references
         start, end = (sum(self.sizes[: number * copies]) for number in (reference, reference + 1))
-        return replace(self, left_out=range(start, end), known=None)
+        return replace(self, left_out=range(start, end), matched=None)
 
     def rows(self, photographs: int = 1) -> list[range]:
         """Which tokens are those of each so many consecutive photographs, without those that are left out and
@@ -156,7 +156,7 @@ class MemoryBank:
 
     def beginning(self, photographs: int) -> MemoryBank:
         """The bank of its first photographs alone, to the last bit; it shares their tokens, and what is
-        `known`."""
+        `matched`."""
         rows = sum(self.sizes[:photographs])
         keys = None if self.keys is None else self.keys[: rows // self.window]
         patches = None if self.patches is None else self.patches[:rows]
@@ -182,9 +182,9 @@ class MemoryBank:
     def likeness(self, keys: Tensor) -> Tensor:
         """How alike windows with these keys (Q,...) and each of its own are (Q,W); -inf for those that are
         left out."""
-        found = keys @ self.window_keys.to(keys.dtype).t()
-        found[:, self.left_out.start // self.window : self.left_out.stop // self.window].fill_(-torch.inf)
-        return found
+        likeness = keys @ self.window_keys.to(keys.dtype).t()
+        likeness[:, self.left_out.start // self.window : self.left_out.stop // self.window].fill_(-torch.inf)
+        return likeness
 
     def __len__(self) -> int:
         return self.centred.shape[1]
@@ -194,13 +194,13 @@ class MemoryBank:
         running maximum over references, the first of equal ones."""
         query = self.centre(tokens) if align == "diff2" else tokens
         first, *others = self.rows(self.copies) or [range(0)]
-        likeness, found = self._among(first, tokens, query, align)
+        likeness, index = self._among(first, tokens, query, align)
         for rows in others:
             other, place = self._among(rows, tokens, query, align)
-            better = (other > likeness) | other.isnan()  # what is no number is found, and refused later
+            better = (other > likeness) | other.isnan()  # what is no number wins, and is refused later
             likeness = torch.where(better, other, likeness)
-            found = torch.where(better, place, found)
-        return found
+            index = torch.where(better, place, index)
+        return index
 
     def _among(self, rows: range, tokens: Tensor, query: Tensor, align: str) -> tuple[Tensor, Tensor]:
         """How alike each query token (L,Q) and the nearest one of the `rows` are, and the place of that."""
@@ -214,14 +214,14 @@ class MemoryBank:
         return self.once(tokens, (rows, align), work)
 
     def once(self, tokens: Tensor, about: tuple, work: Callable[[], Any]) -> Any:
-        """What `work` gives; while `known` is there it works once for each kind `about` of the same
+        """What `work` gives; while `matched` is there it works once for each kind `about` of the same
         tokens."""
-        if self.known is None:
+        if self.matched is None:
             return work()
         key = (tokens.data_ptr(), tokens.shape, tokens.stride(), *about)
-        if key not in self.known:
-            self.known[key] = work(), tokens  # as long as they are held, no others have their place
-        return self.known[key][0]
+        if key not in self.matched:
+            self.matched[key] = work(), tokens  # as long as they are held, no others have their place
+        return self.matched[key][0]
 
     def index_within(self, tokens: Tensor, picked: Tensor, align: str = "mulmax") -> Tensor:
         """Window tokens (L,W,n,C), each window matched within those of the bank's windows that it `picked`
@@ -234,21 +234,21 @@ class MemoryBank:
         patches = tokens.shape[2]
         query = self.centre(tokens.flatten(1, 2)).view_as(tokens) if align == "diff2" else tokens
         windows = self.centred.unflatten(1, (-1, patches))
-        found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
+        index = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
         if tokens.is_cuda:
             step = max(1, ON_A_GPU // (patches * picked.shape[1] * patches))
             for block, normal in enumerate(windows):
-                parts = zip(query[block].split(step), picked.split(step), found[block].split(step))
+                parts = zip(query[block].split(step), picked.split(step), index[block].split(step))
                 for own, chosen, place in parts:
                     place.copy_(_nearest_within(own, normal, chosen, align))
-            return found
+            return index
         candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
         for block, normal in enumerate(windows):
             for window, own in enumerate(picked):
                 torch.index_select(normal, 0, own, out=candidates)
                 best = nearest_index(query[block, window], candidates.flatten(0, 1), align)
-                found[block, window] = own[best // patches] * patches + best % patches
-        return found
+                index[block, window] = own[best // patches] * patches + best % patches
+        return index
 
     def keys_of(self, tokens: Tensor) -> Tensor:
         """What windows (L,W,n,C) look like as a whole, as unit vectors of each block side by side: (W,L*C)
@@ -279,11 +279,11 @@ class MemoryBank:
             return torch.stack([_away(query, normal[at], mean, fd) for normal, mean, query, at in blocks]).to(
                 dtype
             )
-        found = torch.empty_like(tokens, dtype=dtype)
-        for (normal, mean, *parts), block in zip(blocks, found):
+        discrepancies = torch.empty_like(tokens, dtype=dtype)
+        for (normal, mean, *parts), block in zip(blocks, discrepancies):
             for query, matched, place in zip(*map(in_rows, (*parts, block))):
                 place.copy_(_away(query, normal.index_select(0, matched), mean, fd))
-        return found
+        return discrepancies
 
     def part(self, rows: Tensor) -> MemoryBank:
         """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean; it has no

@@ -107,15 +107,15 @@ def _filled(stored: Tensor | None, tokens: Tensor, first: int, count: int) -> Te
 
 
 def with_stored_tokens(
-    encode: Encoder, images: Tensor, memory: BatchMemory, shown: Sequence[int | None]
+    encode: Encoder, images: Tensor, memory: BatchMemory, stored_as: Sequence[int | None]
 ) -> Features:
-    """The tokens of images (B,3,S,S): stored ones for images of the memory, whose indices are `shown`,
+    """The tokens of images (B,3,S,S): stored ones for images of the memory, whose indices are `stored_as`,
     encoded ones for the others."""
-    new = [place for place, number in enumerate(shown) if number is None]
+    new = [place for place, number in enumerate(stored_as) if number is None]
     encoded = iter(encode(images[new]).tokens.unbind(1) if new else ())
     stored = memory.tokens_for(images.device)
-    tokens = [next(encoded) if number is None else stored[number].to(images.device) for number in shown]
-    return Features(torch.stack(tokens, 1), shown=tuple(shown))
+    tokens = [next(encoded) if number is None else stored[number].to(images.device) for number in stored_as]
+    return Features(torch.stack(tokens, 1), stored_as=tuple(stored_as))
 
 
 def digest_of(image: Tensor) -> bytes:
@@ -203,7 +203,7 @@ class Batch(BatchFacts, Method[BatchMemory]):
         return False
 
     def take_test_images(
-        self, seen: Iterable[Seen], count: int, known: Memories, device: torch.device
+        self, seen: Iterable[Seen], count: int, fitted: Memories, device: torch.device
     ) -> Memories:
         whole, tiles = memories_of(seen, count)
         return Memories(whole, tiles=tiles)
@@ -214,10 +214,10 @@ class Batch(BatchFacts, Method[BatchMemory]):
         """The stored tokens of test images; others are encoded."""
         if memory is None:
             return encode(images)
-        shown = memory.of(originals)
-        if all(number is None for number in shown):
-            return encode(images)._replace(shown=shown)
-        return with_stored_tokens(encode, images, memory, shown)
+        stored_as = memory.of(originals)
+        if all(number is None for number in stored_as):
+            return encode(images)._replace(stored_as=stored_as)
+        return with_stored_tokens(encode, images, memory, stored_as)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
         tokens = state["tokens"].to("cpu", dtype)
@@ -230,19 +230,19 @@ class Batch(BatchFacts, Method[BatchMemory]):
         """The maps; those of test images in the memory are computed once."""
         if memory is None:
             raise ModelError(NO_TEST_IMAGES)
-        shown = query.shown or (None,) * query.tokens.shape[1]
-        new = [place for place, number in enumerate(shown) if number not in memory.maps]
+        stored_as = query.stored_as or (None,) * query.tokens.shape[1]
+        new = [place for place, number in enumerate(stored_as) if number not in memory.maps]
         maps: dict[int, Tensor] = {}
         if new:
             images = query.tokens.unbind(1)  # an index list would be copied to a GPU
             tokens = torch.stack([images[place] for place in new], 1)
             maps = dict(zip(new, mutual_scores(tokens, memory).unbind(1)))
-        for place, number in enumerate(shown):
+        for place, number in enumerate(stored_as):
             if number is not None and place in maps:
                 memory.maps[number] = maps[place].clone()
             elif number is not None:
                 maps[place] = memory.maps[number]
-        return torch.stack([maps[place] for place in range(len(shown))], 1)
+        return torch.stack([maps[place] for place in range(len(stored_as))], 1)
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of maps (L,B,G,G), and of its highest patches (B,)."""

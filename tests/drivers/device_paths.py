@@ -340,7 +340,7 @@ FAULTS = [
         batch.BatchMemory, "tokens_for", "self.cached.get(device, self.tokens)", "self.tokens", "batch tiles"
     ),
     Fault(memory_bank.MemoryBank, "keys_of", "- self.mean", "- self.mean.cpu()", "nearest own picks diff2"),
-    Fault(memory_bank, "nearest_of", "[:, :known]", "", "tokens like no normal one", "fp16"),
+    Fault(memory_bank, "nearest_of", "[:, :count]", "", "tokens like no normal one", "fp16"),
     Fault(memory_bank, "_nearest_within", " + best % patches", "", "nearest own picks diff2"),
     Fault(
         cpu_attention.PackedAttention, "forward", ".to(self.in_proj_weight.dtype)", "", "text windows", "fp16"
@@ -364,8 +364,8 @@ FAULTS = [
     Fault(
         memory_bank.MemoryBank,
         "index",
-        "found = torch.where(better, place, found)",
-        "found = torch.where(better, place, found) if better.any() else found",
+        "index = torch.where(better, place, index)",
+        "index = torch.where(better, place, index) if better.any() else index",
         "nearest windows",
     ),
 ]

@@ -595,7 +595,7 @@ def test_each_reference_is_matched_once_for_all_banks_that_it_begins(monkeypatch
         *(memory, "nearest_of"),
         lambda query, bank, align: rows.append(len(bank)) or nearest_of(query, bank, align),
     )
-    bank = dataclasses.replace(bank_of(tokens, 4), known={})
+    bank = dataclasses.replace(bank_of(tokens, 4), matched={})
     banks = [bank.beginning(1), bank, bank.beginning(2)]
     for align in ALIGNMENTS:
         found = [one.index(query, align) for one in banks]
