@@ -131,9 +131,14 @@ def leave(number: int) -> NoReturn:
         logs = threading.Thread(target=_log, args=(line,), daemon=True)
         logs.start()
         logs.join(GRACE)
+    end(EXIT_CODES[number])
+
+
+def end(code: int) -> NoReturn:
+    """Ends this process, and those that load images for it, at once and from any thread."""
     for action in _last_actions:
         with contextlib.suppress(Exception):
             action()
     for child in multiprocessing.active_children():
         child.terminate()
-    os._exit(EXIT_CODES[number])
+    os._exit(code)

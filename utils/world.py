@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.console import of_torchrun, speaks
 from utils.errors import ConfigError
+from utils.heartbeat import watched
 from utils.text import one_line
 
 if TYPE_CHECKING:
@@ -202,15 +203,16 @@ def connected(world: World) -> Iterator[World]:
     from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-    dist.init_process_group(
-        "gloo", store=fresh_part(store, world), rank=world.rank, world_size=world.size, timeout=PATIENCE
-    )
-    # Before PyTorch 2.8 a group that ends waits for its threads and holds Python's lock, which they need for
-    # their last tensors. Its part for CPUs does not hold the lock, so that part is released last.
-    for_cpus = dist.group.WORLD._get_backend(torch.device("cpu"))
-    yield world
-    dist.destroy_process_group()
-    del for_cpus
+    with watched(world.rank, world.size):
+        dist.init_process_group(
+            "gloo", store=fresh_part(store, world), rank=world.rank, world_size=world.size, timeout=PATIENCE
+        )
+        # Before PyTorch 2.8 a group that ends waits for its threads and holds Python's lock, which they need
+        # for their last tensors. Its part for CPUs does not hold the lock, so that part is released last.
+        for_cpus = dist.group.WORLD._get_backend(torch.device("cpu"))
+        yield world
+        dist.destroy_process_group()
+        del for_cpus
 
 
 def fresh_part(store: Store, world: World) -> Store:

@@ -1,16 +1,13 @@
 """Which process of how many this is, by torchrun's variables, and what processes hear from each other."""
 
 import os
-import signal
 import time
-from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.distributed import TCPStore
 
-from tests.support.ranks import free_port, in_ranks
+from tests.support.ranks import in_ranks
 from utils.console import speaks
 from utils.errors import ConfigError, DataError
 from utils.world import World, as_of_first, connected, find_world, neighbours, own_gpu
@@ -134,16 +131,7 @@ def test_a_restart_on_one_machine_is_one_on_all(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])
-def test_addresses_of_dead_processes_are_not_called(tmp_path, monkeypatch, late):
-    """torchrun keeps one store for all its starts. It is in a process of its own: ranks forked beside its
-    threads may wait for a lock of theirs."""
-    port, keeper = free_port(), os.fork()
-    if keeper == 0:
-        _store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
-        while True:
-            signal.pause()
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    monkeypatch.setattr("utils.world.PATIENCE", timedelta(minutes=1))
+def test_addresses_of_dead_processes_are_not_called(tmp_path, port, late):
 
     def start(rank):
         with connected(find_world()) as world:
@@ -156,12 +144,8 @@ def test_addresses_of_dead_processes_are_not_called(tmp_path, monkeypatch, late)
         with connected(find_world()) as world:
             assert world.gathered(rank * 10) == [0, 10, 20]
 
-    try:
-        assert in_ranks(3, start, tmp_path / "first", port)[0] == [9, 9, 9]
-        codes, reported = in_ranks(3, start_again, tmp_path / "second", port)
-    finally:
-        os.kill(keeper, signal.SIGKILL)
-        os.waitpid(keeper, 0)
+    assert in_ranks(3, start, tmp_path / "first", port)[0] == [9, 9, 9]
+    codes, reported = in_ranks(3, start_again, tmp_path / "second", port)
     assert codes == [0, 0, 0], reported
 
 
