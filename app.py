@@ -27,14 +27,15 @@ logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    args = parse(argv, __doc__)
+    flags = parse(argv, __doc__)
     logger.info("loading the image model ...")
     from fdsl.flags.detector_from_flags import page_detector
     from page.serve import Address, serve
 
-    detector = page_detector(args)
-    address = Address(args.host, args.address, args.port, args.token)
-    serve(detector, address, args.max_upload, args.rotate_references)
+    detector = page_detector(flags)
+    address = Address(flags.host, flags.address, flags.port, flags.token)
+    rotations = flags.given.get("rotate_references")
+    serve(detector, address, flags.max_upload, rotations)
 
 
 def command() -> None:

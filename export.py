@@ -27,7 +27,7 @@ logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv, __doc__)
+    flags = parse(argv, __doc__)
     logger.info("loading the detector ...")
     from fdsl.api import AnomalyDetector
     from fdsl.export.export_detector import export_detector
@@ -36,28 +36,28 @@ def main(argv: list[str] | None = None) -> int:
 
     require_packages()
     detector = AnomalyDetector.load(
-        args.detector, pretrained=args.pretrained, model_config=args.model_config, device=args.device
+        flags.detector, pretrained=flags.pretrained, model_config=flags.model_config, device=flags.device
     )
     written = export_detector(
-        detector, args.output, halved=args.weights == "fp16", standard=args.operators == "onnx"
+        detector, flags.output, halved=flags.weights == "fp16", standard=flags.operators == "onnx"
     )
     tensors = f" and {written.tensors_file}, which belongs next to it" if written.tensors_file else ""
     logger.info(
         "wrote %s%s (%.1f MB); onnxruntime's maps and scores lie within %.0e of the detector's",
-        args.output,
+        flags.output,
         tensors,
         written.size / 1e6,
         max(written.gap, 1e-7),
     )
     for program in PROGRAMS:
-        write_archive(args.output.with_name(program))
-    inspect, serve = (args.output.with_name(program) for program in PROGRAMS)
+        write_archive(flags.output.with_name(program))
+    inspect, serve = (flags.output.with_name(program) for program in PROGRAMS)
     logger.info(
         "wrote %s and %s: copy one with the detector, then python %s %s PHOTOS --output DIR",
         inspect,
         serve.name,
         inspect.name,
-        args.output.name,
+        flags.output.name,
     )
     if detector.threshold is None:
         logger.info("the detector has no threshold: nothing is decided, only scored")

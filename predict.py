@@ -35,48 +35,49 @@ logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv, __doc__)
+    flags = parse(argv, __doc__)
     world = find_world()
-    if (args.doctor or args.show) and not world.is_first:
+    if (flags.doctor or flags.show) and not world.is_first:
         return 0
-    if args.doctor:
+    if flags.doctor:
         from fdsl.inspection.diagnostics import examine, report
 
-        return report(examine(vars(args)))
-    if args.show:
+        return report(examine(flags.device, flags.precision, flags.given))
+    if flags.show:
         from fdsl.store.detector_metadata import detector_file_as_text
 
-        put_line(detector_file_as_text(args.detector))
+        put_line(detector_file_as_text(flags.detector))
         return 0
     if not world.joined:
         from data.inputs import refuse_missing
 
-        photographs = None if live_source(args.input or ()) else args.input
-        for given in (photographs, args.references, args.add_references, args.calibration):
-            refuse_missing(given or ())
+        photographs = () if live_source(flags.input) else flags.input
+        for given in (photographs, flags.references, flags.add_references, flags.calibration):
+            refuse_missing(given)
     logger.info("loading the image model ...")
     from fdsl.commands.inspect_photographs import inspect, inspect_in_ranks, prepare, report
     from fdsl.flags.detector_from_flags import detector_of, inspection_of
     from fdsl.parallel.by_batch import meeting_place
 
-    if not args.input:  # a saved detector is changed, and no photographs are looked at
+    if not flags.input:  # a saved detector is changed, and no photographs are looked at
         if world.is_first:
-            detector_of(args)
+            detector_of(flags)
         return 0
-    as_json = args.format == "json"
+    as_json = flags.format == "json"
     if world.joined:
-        meeting_place(args.output)  # refused before the others are waited for
+        meeting_place(flags.output)  # refused before the others are waited for
     with connected(world):
-        wanted = inspection_of(args, world.restarted())
+        wanted = inspection_of(flags, world.restarted())
         detector = world.agree(
-            lambda: prepare(wanted, lambda: detector_of(args, saves=world.is_first), world), wanted.facts_with
+            lambda: prepare(wanted, lambda: detector_of(flags, saves=world.is_first), world),
+            wanted.facts_with,
         )
         totals = inspect_in_ranks(detector, wanted, world, as_json) if world.joined else None
     if not world.is_first:
         return 0
     totals = totals or inspect(detector, wanted, as_json)
     report(totals, detector, wanted)
-    return 1 if args.exit_code and totals.anomalous else 0
+    return 1 if flags.exit_code and totals.anomalous else 0
 
 
 def command() -> None:

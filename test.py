@@ -49,12 +49,12 @@ def main(argv: list[str] | None = None) -> None:
     with connected(find_world()) as world:
         options = evaluation_options(several[0], world.restarted())
         runs = world.agree(lambda: plan(several), facts_of)
-        if several[0].submission is not None:
-            world.agree(lambda: refuse(several[0].submission, runs[0]))
+        if options.submission is not None:
+            world.agree(lambda: refuse(options.submission, runs[0]))
         for group in grouped_by_backbone(unique(runs)):
             evaluate_runs(group, options, world)
-        if several[0].submission is not None and world.is_first:
-            write_submission(several[0].submission, runs[0], options.reading)
+        if options.submission is not None and world.is_first:
+            write_submission(options.submission, runs[0], options.reading)
     if options.compared and world.is_first:
         write_ablations(runs)
 

@@ -30,17 +30,17 @@ logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(argv, __doc__)
-    target = checkpoint_path(args.checkpoints, args.model_name, args.dataset)
+    plan = parse(argv, __doc__)
+    target = checkpoint_path(plan.checkpoints, plan.model_name, plan.trained_on)
     logger.info("loading the image model ...")
     from fdsl.commands.train_heads import UNFINISHED, take, train_heads
-    from fdsl.training.setup import TrainingPlan, facts_of, prepare
+    from fdsl.training.setup import facts_of, prepare
 
     with connected(find_world()) as world, contextlib.ExitStack() as held:
         restarted = world.restarted()
         world.agree(lambda: take(target, held) if world.is_first else None)
         unfinished = target.with_suffix(UNFINISHED)
-        prepared = world.agree(lambda: prepare(TrainingPlan.of(vars(args), restarted), unfinished), facts_of)
+        prepared = world.agree(lambda: prepare(plan, unfinished, restarted), facts_of)
         train_heads(prepared, target, world)
 
 

@@ -25,7 +25,7 @@ from tabulate import tabulate
 from benchmarks.shared import encode_barely, shortest
 from fdsl.config.resolve import backbone_config
 from fdsl.factory import backbone_of
-from fdsl.flags.groups import add_runtime_flags
+from fdsl.flags.groups import add_options
 from fdsl.references.rotation import fit_references
 from fdsl.scoring import Scorer
 from models.backbone import normalise
@@ -33,7 +33,7 @@ from models.detector import Detector
 from models.methods.registry import METHODS
 from utils.arguments import whole
 from utils.command_line import CommandLine
-from utils.config import AUTO, BackboneConfig, MethodConfig
+from utils.config import AUTO, BackboneConfig, MethodConfig, RuntimeOptions
 from utils.device import choose_device, choose_precision, use_threads
 
 MODELS = [
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = CommandLine(__doc__)
     parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL[@PX]")
     parser.add_argument("--repeats", type=whole(1), default=7)
-    add_runtime_flags(parser)
+    add_options(parser, RuntimeOptions)
     args = parser.parse_args(argv)
     use_threads(args.threads)
     device, configs = choose_device(args.device), []

@@ -23,9 +23,9 @@ from data.images import open_image, open_mask
 from data.records import Catalogue, Record, without_references
 from data.tensors import mask_to_tensor, photograph_to_pixels
 from fdsl.config.resolve import backbone_config
-from fdsl.flags.groups import add_options, add_runtime_flags
+from fdsl.flags.groups import add_options
 from utils.arguments import whole
-from utils.config import PAPER_SIDE, BackboneConfig
+from utils.config import PAPER_SIDE, BackboneConfig, RuntimeOptions
 from utils.errors import ConfigError
 
 BATCH = 8
@@ -159,5 +159,5 @@ def products_parser(
     parser.add_argument("--json", type=Path, metavar="FILE", help="rows are added to it, one a line")
     parser.set_defaults(checkpoint=None)
     add_options(parser, BackboneConfig)
-    add_runtime_flags(parser)
+    add_options(parser, RuntimeOptions)
     return parser

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fdsl.flags.groups import add_options, add_runtime_flags
+from fdsl.flags.groups import add_options
 from models.backbone import Backbone
 from models.backbones.backbone_registry import load_backbone
-from utils.config import UNTRAINED, BackboneConfig
+from utils.config import UNTRAINED, BackboneConfig, RuntimeOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODER_FLAGS = ("model", "pretrained", "model_config", "layers", "image_size")
@@ -41,8 +41,8 @@ def described(text: str | None) -> argparse.ArgumentParser:
 def backbone_parser(text: str | None, model: str = MODEL) -> argparse.ArgumentParser:
     """A command line with the flags of an untrained backbone, by default the paper's, and of the runtime."""
     parser = described(text)
-    add_options(parser, BackboneConfig, lambda option: option.flag not in ("--pretrained", "--token-norm"))
-    add_runtime_flags(parser, reads_files=False)
+    add_options(parser, BackboneConfig, only=lambda one: one.flag not in ("--pretrained", "--token-norm"))
+    add_options(parser, RuntimeOptions, only=lambda one: one.name != "workers")
     parser.set_defaults(model=model, layers=list(LAYERS), image_size=SIDE)
     return parser
 

@@ -46,6 +46,20 @@ def finite(text: str) -> float:
     return value
 
 
+def or_word(word: str, number: Callable[[str], float]) -> Callable[[str], float | str]:
+    """An argparse type: a word, or what `number` takes."""
+
+    def parse(text: str) -> float | str:
+        if text == word:
+            return text
+        try:
+            return number(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}, nor {word}") from None
+
+    return parse
+
+
 def name_part(text: str) -> str:
     """An argparse type: a name that is one folder of a path."""
     if not is_folder_name(text):

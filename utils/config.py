@@ -3,13 +3,24 @@ machine."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from utils.limits import AUTO_TILES, MOST_TILES
-from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, Options, option, options_of
+from utils.limits import AUTO_TILES, MAX_PIXELS, MOST_TILES
+from utils.options import (
+    COMPONENTS,
+    HEADS,
+    SEARCH,
+    TEXT,
+    WINDOWS,
+    CommandOptions,
+    Options,
+    option,
+    options_of,
+)
 from utils.world import as_of_first
 
 OTHER_DATASET = {"mvtec": "visa", "visa": "mvtec"}
@@ -117,6 +128,7 @@ class MethodConfig(Options):
     use_nam: bool = option(
         True,
         research=True,
+        words={"0": False, "1": True},
         needs=HEADS,
         trained=True,
         short={False: "nonam"},
@@ -280,6 +292,37 @@ class WindowConfig(Options):
         help="encode each image in about N x N tiles too, added to the whole image; auto: where it has more "
         "pixels than the backbone takes (default $default: none)",
     )
+
+
+at_least_one = partial(option, span=(1, math.inf), metavar="N")
+max_pixels = partial(at_least_one, MAX_PIXELS, help=f"a larger image is refused (default {MAX_PIXELS:,})")
+debug = partial(option, False, help="show the traceback of an error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions(CommandOptions):
+    """Where and how a command runs."""
+
+    group: ClassVar[str] = "runtime"
+
+    device: str = option("auto", metavar="auto|cpu|cuda|mps|N", help="where it runs (default $default)")
+    precision: str = option(
+        "auto",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        help="of the backbone's products (default $default: fp16 on a GPU, bf16 on a CPU that has it in "
+        "hardware, else fp32)",
+    )
+    workers: int | None = option(
+        None, span=(0, 64), metavar="N", help="processes that load images (default: by cores)"
+    )
+    threads: int | None = option(
+        None,
+        span=(1, 1024),
+        metavar="N",
+        help="threads that compute on a CPU; another number may change the last bits (default: by "
+        "OMP_NUM_THREADS, which torchrun sets to 1, else by cores)",
+    )
+    debug: bool = debug()
 
 
 @dataclass(frozen=True)

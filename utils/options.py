@@ -33,7 +33,8 @@ WINDOWS, HEADS, SEARCH, COMPONENTS, TEXT = "windows", "heads", "search", "compon
 @dataclass(frozen=True)
 class Option:
     """The declaration of an option. `name` and `default` are the field's; the default decides the kind: bool,
-    int, float, text (or None), or a tuple of numbers or texts.
+    int, float, text (or None), or a tuple of numbers or texts. `reads`: float, or what makes a value of text,
+    where the default does not tell.
 
     help: of its flag; fdsl/flags/groups.py replaces `$name`. Without it the option is stored and has no flag.
     choices, span: the values that flags take and files hold: one of these, or numbers from low to high
@@ -43,11 +44,12 @@ class Option:
     where the value is not the usual one, {} for the value; or value -> text. together: named with all others
     that are. place: it changes no result, as the place of a file, so it may differ between equal runs.
     trained: train.py takes it. fused: it combines or evaluates finished maps, so --from-maps may change it.
-    several: test.py makes a run for each of several values. flag_name: of a flag that is not named like the
-    field. research: only test.py has its flag, and train.py where it is `trained`.
+    several: it takes several values, of which each is one of a run. required: as of argparse. flag_name: of a
+    flag that is not named like the field. research: only test.py has its flag, and train.py where `trained`.
     """
 
     default: Any
+    reads: Callable[[str], Any] | None = None
     name: str = ""
     help: str = ""
     choices: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ class Option:
     fused: bool = False
     several: bool = False
     above: bool = False
+    required: bool = False
     flag_name: str = ""
     research: bool = False
 
@@ -79,14 +82,14 @@ class Option:
     @property
     def many(self) -> bool:
         """Whether it holds several values."""
-        return isinstance(self.default, tuple)
+        return isinstance(self.default, tuple) and self.reads is None
 
     @property
     def kind(self) -> type:
         """The type of one value: bool, int, float or str."""
         if self.span is None:
             return bool if isinstance(self.default, bool) else str
-        return float if isinstance(self.default, float) else int
+        return float if self.reads is float or isinstance(self.default, float) else int
 
     def accepts(self, value: Any) -> bool:
         """Whether the option may have this value."""
@@ -185,6 +188,19 @@ class Options:
     def __post_init__(self) -> None:
         for name, option in options_of(type(self)).items():
             option.refuse(getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions:
+    """Base of dataclasses of options that are flags and not stored. Not given, these flags have the fields'
+    defaults; those of `Options` are None then: a checkpoint, a stored run or the defaults decide.
+
+    `given`: the given flags of `Options` -> values.
+    """
+
+    group: ClassVar[str] = ""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @cache

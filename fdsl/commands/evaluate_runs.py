@@ -6,7 +6,8 @@ import contextlib
 import logging
 from pathlib import Path
 
-from fdsl.evaluation.plan import EvaluationOptions, PlannedRun
+from fdsl.config.evaluation_options import EvaluationOptions
+from fdsl.evaluation.plan import PlannedRun
 from fdsl.evaluation.single_pass import Detectors, compute_maps
 from fdsl.evaluation.write_results import VALIDATION_MAPS, write_results
 from fdsl.parallel.by_category import begin, compute_among

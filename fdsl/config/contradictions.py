@@ -4,7 +4,7 @@ keywords or a file; `first_contradiction` checks the flags of predict.py and app
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from models.methods.registry import METHODS
 from utils.config import BATCH, OBJECT, WHOLE_IMAGE, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.grey_range import GreyRange
-from utils.live_sources import is_clip, live_source
-from utils.text import one_line, printable, without_password
+from utils.live_sources import is_clip
+from utils.text import one_line
 
 
 @dataclass(frozen=True)
@@ -177,90 +177,27 @@ RULES: tuple[Rule, ...] = (  # of a `Combined`
 )
 
 
-class Asked(dict[str, Any]):
-    """The flags of predict.py or app.py by name, None where one is not given. `making`: the given flags that
-    make a detector."""
-
-    making: tuple[str, ...] = ()
-
-    @property
-    def changes(self) -> bool:
-        """Whether a saved detector gets or loses references."""
-        return bool(self["add_references"] or self["forget"])
-
-    @property
-    def lacks_heads(self) -> bool:
-        """Whether the method needs trained heads, and none are named."""
-        method = self["method"]
-        named = self["checkpoint"] or self["detector"]
-        return method is not None and METHODS[method].needs_heads and not named
-
-    @property
-    def inspects(self) -> bool:
-        """Whether images are to be scored: nothing else was asked for."""
-        fitted = self["references"] and not self.whole_batch
-        makes = fitted or self.changes or self["detector"] and self["calibration"]
-        only_saves = self["save_detector"] and makes and not self["input"]
-        return not (self["doctor"] or self["show"] or only_saves)
-
-    @property
-    def writes(self) -> bool:
-        """Whether a flag is given that needs an output folder."""
-        return any(self[name] for name in ("save_maps", "save_masks", "coco", "resume"))
-
-    @property
-    def live(self) -> str:
-        """The camera, stream or clip to be scored, for a sentence; "" where there is none."""
-        return printable(without_password(live_source(self["input"] or ()) or ""))
-
-    @property
-    def whole_batch(self) -> str:
-        """The flag that compares all test images, all of which must exist for that; "" for none."""
-        if self["threshold"] == BATCH:
-            return f"--threshold {BATCH}"
-        method = self["method"]
-        transductive = method is not None and METHODS[method].transductive
-        return "--with-batch" if self["with_batch"] else f"--method {method}" if transductive else ""
-
-    @property
-    def has_normal_images(self) -> bool:
-        """Whether there are references, or nothing needs them."""
-        method = self["method"]
-        by_itself = method is not None and METHODS[method].added_by
-        alone = by_itself or self["checkpoint"]  # heads of --fd none need no references
-        return bool(self["detector"] or self["references"] or alone)
-
-    @property
-    def thresholds(self) -> list[str]:
-        """The given flags each of which sets the threshold."""
-        given = ["--calibration"] if self["calibration"] else []
-        if self["false_alarm_rate"] is not None and not self["calibration"] and self["threshold"] != BATCH:
-            given.append("--false-alarm-rate")
-        given += ["--threshold"] if self["threshold"] is not None else []
-        return given + (["--labels"] if self["labels"] is not None else [])
-
-
-OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`; the flags of a new detector too
+OF_SAVED: tuple[Rule, ...] = (  # of the flags of predict.py and app.py, a new detector's too
     (
-        lambda it: it["detector"] and it.making,
+        lambda it: it.detector and it.making,
         "--{it.making[0]} does not go with --detector: the file holds all of it",
     ),
     (
-        lambda it: not it["detector"] and it.changes,
+        lambda it: not it.detector and it.changes,
         "--add-references and --forget change a saved detector: name it with --detector",
     ),
     (
         lambda it: it.lacks_heads,
-        "--method {it[method]} needs trained heads: name them with --checkpoint FILE, or train them",
+        "--method {it.method} needs trained heads: name them with --checkpoint FILE, or train them",
     ),
 )
 OF_THRESHOLDS: tuple[Rule, ...] = (
     (
-        lambda it: it.inspects and it["threshold"] == BATCH and it["false_alarm_rate"] == "none",
+        lambda it: it.inspects and it.threshold == BATCH and it.false_alarm_rate == "none",
         "--threshold batch and --false-alarm-rate none contradict each other: leave one out",
     ),
     (
-        lambda it: it.inspects and it["calibration"] and it["false_alarm_rate"] == "none",
+        lambda it: it.inspects and it.calibration and it.false_alarm_rate == "none",
         "--calibration and --false-alarm-rate none contradict each other: leave one out",
     ),
     (
@@ -268,27 +205,27 @@ OF_THRESHOLDS: tuple[Rule, ...] = (
         "{it.thresholds[0]} and {it.thresholds[1]} are two thresholds: give one",
     ),
     (
-        lambda it: not it.inspects and it["threshold"] == BATCH,
+        lambda it: not it.inspects and it.threshold == BATCH,
         "--threshold batch is of input images, and there are none: add --input",
     ),
 )
 OF_PREDICT: tuple[Rule, ...] = (
     *OF_SAVED,
-    (lambda it: it["show"] and not it["doctor"] and not it["detector"], "--show is for --detector FILE"),
-    (lambda it: it.inspects and not it["input"], "--input is needed: the photographs to score"),
+    (lambda it: it.show and not it.doctor and not it.detector, "--show is for --detector FILE"),
+    (lambda it: it.inspects and not it.input, "--input is needed: the photographs to score"),
     (lambda it: it.inspects and not it.has_normal_images, "--references DIR is needed (or --detector FILE)"),
     (
-        lambda it: it.inspects and it["output"] is None and (it["format"] != "json" or it.writes),
+        lambda it: it.inspects and it.output is None and (it.format != "json" or it.writes),
         "--output DIR is needed (only --format json without other files can do without)",
     ),
     *OF_THRESHOLDS,
     # Cameras, streams and clips
     (
-        lambda it: it["every"] is not None and not it.live,
+        lambda it: it.every is not None and not it.live,
         "--every is for a camera, a stream or a clip as --input",
     ),
     (
-        lambda it: it.live and len(it["input"]) > 1,
+        lambda it: it.live and len(it.input) > 1,
         "--input {it.live} is a camera, a stream or a clip: give it alone",
     ),
     (
@@ -297,16 +234,16 @@ OF_PREDICT: tuple[Rule, ...] = (
         "its frames and give their folder",
     ),
     (
-        lambda it: it.live and it["workers"] is not None,
+        lambda it: it.live and it.workers is not None,
         "--workers loads files, and --input {it.live} is read as it comes: leave it out",
     ),
     (
-        lambda it: it.live and it["resume"] and is_clip(it["input"][0]),
+        lambda it: it.live and it.resume and is_clip(it.input[0]),
         "--resume does not go with the clip {it.live}, which is scored from its start: leave it out",
     ),
 )
 
 
-def first_contradiction(rules: tuple[Rule, ...], asked: Asked) -> str:
+def first_contradiction(rules: Iterable[Rule], flags: Any) -> str:
     """The sentence of the first rule that refuses these flags; "" where none does."""
-    return next((sentence.format(it=asked) for applies, sentence in rules if applies(asked)), "")
+    return next((sentence.format(it=flags) for applies, sentence in rules if applies(flags)), "")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from utils.config import BackboneConfig
 from utils.errors import ConfigError
+from utils.options import option
 from utils.text import as_text
 
 PAPER = BackboneConfig()
@@ -36,6 +38,16 @@ PRESETS = {
         {"model": "timm/vit_large_patch14_reg4_dinov2.lvd142m", "layers": (14, 17)},
     ),
 }
+
+
+LISTED = "; ".join(f"{name}: {preset.words}" for name, preset in PRESETS.items())
+preset_option = partial(
+    option,
+    None,
+    choices=tuple(PRESETS),
+    help=f"{', '.join(PRESETS)}; a backbone with its layers and image size ({LISTED}). The values are "
+    "printed; flags that are given explicitly override them",
+)
 
 
 def with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from models.method_facts import MethodFacts
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
@@ -105,20 +106,26 @@ def refuse_without_effect(given: Mapping[str, Any]) -> None:
             raise ConfigError(f"--{flag} {EFFECTS[name].format(method=method)}, or leave it out.")
 
 
+def lacking(method: type[MethodFacts], winmode: str, fd: str | None, with_text: bool | None) -> list[str]:
+    """What options may need (utils/options.py) and a detector of these settings does not have."""
+    has = {
+        WINDOWS: winmode != "nan",
+        HEADS: method.needs_heads,
+        SEARCH: method.matches and fd != "none",
+        COMPONENTS: method.parts,
+        TEXT: method.reads_text or with_text,
+    }
+    return [need for need, is_there in has.items() if not is_there]
+
+
 def without_effect(given: Mapping[str, Any]) -> list[str]:
     """The names of settings that the given method and window mode do not use: with them a run would be
     refused, or be the same as without."""
     method = METHODS[given.get("method") or WITH_HEADS]
     tiled = given.get("tiles") not in (None, 1)
     winmode = given.get("winmode") or ("mul" if method.needs_heads and not tiled else "nan")
-    has = {
-        WINDOWS: winmode != "nan",
-        HEADS: method.needs_heads,
-        SEARCH: method.matches and given.get("fd") != "none",
-        COMPONENTS: bool(method.parts),
-        TEXT: bool(method.reads_text or given.get("with_text")),
-    }
-    names = [name for name, option in OF_DETECTORS.items() if option.needs and not has[option.needs]]
+    lacks = lacking(method, winmode, given.get("fd"), given.get("with_text"))
+    names = [name for name, option in OF_DETECTORS.items() if option.needs in lacks]
     names += [] if method.needs_heads else ["checkpoint", "checkpoints"]
     names += ["k_shot", "rotate_references", "with_batch"] if method.added_by else []
     names += ["winmode"] if method.transductive else ["tiles"] if method.added_by else []

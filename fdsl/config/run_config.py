@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from data.datasets import DATASETS
 from fdsl.config.contradictions import Combined
+from fdsl.config.resolve import lacking
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import (
     AUTO,
@@ -25,19 +26,7 @@ from utils.config import (
     MethodConfig,
     WindowConfig,
 )
-from utils.options import (
-    COMPONENTS,
-    HEADS,
-    INLINE,
-    SEARCH,
-    TEXT,
-    WINDOWS,
-    Options,
-    as_stored,
-    option,
-    options_of,
-    without,
-)
+from utils.options import INLINE, WINDOWS, Options, as_stored, option, options_of, without
 
 LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution is no guide
 # Options of windows: those that combine finished maps, and those that have an effect without windows.
@@ -75,15 +64,8 @@ class DetectorConfig:
     @property
     def lacks(self) -> list[str]:
         """What options may need (utils/options.py) and this detector does not have."""
-        method = METHODS[self.method]
-        has = {
-            WINDOWS: self.windows.winmode != "nan",
-            HEADS: method.needs_heads,
-            SEARCH: method.matches,
-            COMPONENTS: bool(method.parts),
-            TEXT: self.reads_text,
-        }
-        return [need for need, is_there in has.items() if not is_there]
+        options = self.options
+        return lacking(METHODS[self.method], self.windows.winmode, options.fd, options.with_text)
 
     @property
     def sees_test_set(self) -> bool:

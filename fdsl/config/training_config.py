@@ -1,12 +1,17 @@
-"""The typed settings of a training, which a checkpoint stores: their JSON values and their identity. Those of
-a test run are in fdsl/config/run_config.py."""
+"""The typed settings of a training: those of train.py, and those that a checkpoint stores, with their
+identity. Those of a test run are in fdsl/config/run_config.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
+from data.datasets import DATASETS
+from fdsl.config.resolve import backbone_config, method_config
+from utils.arguments import name_part, save_interval
 from utils.config import (
     AUGMENTATIONS,
     MIXED,
@@ -14,11 +19,14 @@ from utils.config import (
     PUBLISHED_AUGMENTATIONS,
     PUBLISHED_EPOCHS,
     PUBLISHED_SHOTS,
+    SEVERAL,
     SYNTHETIC,
     SYNTHETIC_IMAGES,
     BackboneConfig,
     MachineFacts,
     MethodConfig,
+    RuntimeOptions,
+    max_pixels,
 )
 from utils.options import INLINE, Options, as_stored, given_of, option, without
 
@@ -64,6 +72,59 @@ class Recipe(Options):
         if chosen.get("augmentation") in SYNTHETIC:
             published = {"k_shot": 1}
         return cls(**{**published, **chosen})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan(RuntimeOptions):
+    """The settings of a training command; `given`: those of recipe, method and backbone."""
+
+    group: ClassVar[str] = ""
+
+    dataset: Sequence[str] = option(
+        None, choices=DATASETS, several=True, required=True, help="one, or several to learn from together"
+    )
+    data_path: Sequence[Path] = option(
+        None, reads=Path, several=True, help="a folder for each dataset (default data/DATASET)"
+    )
+    meta: Path | None = option(
+        None, reads=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder"
+    )
+    model_name: str = option("fdsl", reads=name_part, help="names checkpoints and results")
+    checkpoints: Path = option(
+        Path("checkpoints"), reads=Path, metavar="DIR", help="folder of all trained heads (default $default)"
+    )
+    force: bool = option(False, group=Recipe.group, help="train again though the same checkpoint is there")
+    resume: bool = option(
+        True,
+        group=Recipe.group,
+        help="go on with an unfinished training of the same settings (default), or start it anew",
+    )
+    save_every: tuple[int | None, float | None] = option(
+        save_interval("1m"),
+        reads=save_interval,
+        group=Recipe.group,
+        metavar="N|TIME",
+        help="store the state each N steps (50) or TIME (30s, 5m, 1h), and each epoch (default 1m)",
+    )
+    max_pixels: int = max_pixels()
+
+    @property
+    def trained_on(self) -> str:
+        """The name of the training set: of several datasets all names."""
+        return SEVERAL.join(self.dataset)
+
+    @cached_property
+    def backbone(self) -> BackboneConfig:
+        """ConfigError for one that cannot be."""
+        return backbone_config(self.given)
+
+    @cached_property
+    def options(self) -> MethodConfig:
+        return method_config(self.given)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return Recipe.of(self.given, self.trained_on)
 
 
 @dataclass(frozen=True, kw_only=True)

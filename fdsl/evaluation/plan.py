@@ -10,27 +10,9 @@ from typing import Any
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.few_shot_split import FewShotSplit
 from fdsl.evaluation.run_folder import RunFolder
-from fdsl.inspection.reading import Reading
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.store.maps import RunMaps, join_run_maps
 from utils.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """The settings of a command that hold for all its runs.
-
-    `memory_gib`: the memory for memory banks and encoded batches of several runs, None: half of the free one.
-    `force`: finished runs are repeated. `resume`: the finished categories of interrupted runs are used.
-    `from_maps`: the folder whose maps are evaluated anew. `compared`: the runs end in tables.
-    """
-
-    reading: Reading
-    memory_gib: float | None
-    force: bool
-    resume: bool
-    from_maps: Path | None
-    compared: bool
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from data.datasets import DATASETS
+from fdsl.config.evaluation_options import EvaluationOptions
 from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
-from fdsl.flags.groups import (
-    add_detector_options,
-    add_max_pixels,
-    add_option,
-    add_options,
-    add_preset_flag,
-    add_runtime_flags,
-    take_preset,
-)
+from fdsl.flags.groups import add_detector_options, add_option, add_options, take_preset
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.arguments import name_part, real, whole
 from utils.command_line import CommandLine
-from utils.config import WindowConfig
+from utils.config import RuntimeOptions, WindowConfig
 from utils.options import options_of
 
 # Not set by argparse: with --from-maps the stored run decides.
@@ -47,20 +37,18 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     """Reads and checks the command line: the flags of each run, one for each checkpoint, combination of
     ablated settings, number of shots and seed."""
     parser = CommandLine(description, common=COMMON)
-    add_preset_flag(parser)
-    _add_run_flags(parser)
-    _add_evaluation_flags(parser)
-    add_max_pixels(parser)
+    add_options(parser, RunConfig, EvaluationOptions)
+    add_option(parser, EvaluationOptions.group, options_of(DetectorConfig)["method"])
     add_detector_options(parser, research=True)
     add_ablate_flags(parser)
-    add_runtime_flags(parser)
+    add_options(parser, RuntimeOptions)
     args = parser.parse_args(argv)
     if args.checkpoints and args.checkpoint:
         parser.error("--checkpoint names the heads, and --checkpoints where to look: leave one out")
     _refuse_several(args, parser)
     tables = read_tables(args, parser)
     parser.save_settings(args)
-    take_preset(args)
+    vars(args).update(take_preset(args.preset, vars(args)))
     runs = [run for one in _combined(args, tables, parser) for run in one_by_one(_filled(one))]
     if len(runs) == 1:
         parser.refuse_without_effect("one run, which has no memory to share", ("memory",))
@@ -121,63 +109,3 @@ def one_by_one(args: argparse.Namespace) -> list[argparse.Namespace]:
 def _distinct(given: list | Any) -> list:
     """What was given, each once, in order."""
     return list(dict.fromkeys(given)) if isinstance(given, list) else [given]
-
-
-def _add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """What is tested, with which heads, and where the results go."""
-    parser.add_argument("--dataset", choices=DATASETS, help="needed unless --from-maps names a run")
-    parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
-    parser.add_argument(
-        "--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder"
-    )
-    parser.add_argument("--model-name", type=name_part, help="names checkpoints and results (default fdsl)")
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="trained heads; default CHECKPOINTS/MODEL/<the other dataset>.safetensors; several: a run for "
-        "each",
-    )
-    add_option(parser, options_of(DetectorConfig)["method"])
-    parser.add_argument(
-        "--checkpoints",
-        type=Path,
-        metavar="DIR",
-        help="where the default of --checkpoint lies (default checkpoints)",
-    )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder of all runs (default results)",
-    )
-    parser.add_argument(
-        "--memory",
-        type=real(0, above=True),
-        metavar="GIB",
-        help="what several runs may take for memory banks and encoded images (default half of what is free)",
-    )
-    parser.add_argument(
-        "--batch-size", type=whole(1), default=4, metavar="N", help="images encoded at once (default 4)"
-    )
-
-
-def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
-    """How maps are evaluated, and what is taken from runs before."""
-    group = add_options(parser, RunConfig)[RunConfig.group]
-    group.add_argument("--from-maps", type=Path, metavar="DIR", help="evaluate a finished run's maps anew")
-    group.add_argument("--force", action="store_true", help="repeat a run that is finished")
-    group.add_argument(
-        "--submission",
-        type=Path,
-        metavar="DIR",
-        help="of MVTec AD 2 also write what its server takes: maps of the private images (docs/reproduce.md)",
-    )
-    group.add_argument(
-        "--resume",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="go on after the finished categories of an interrupted run (default), or start it anew",
-    )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import ipaddress
 import socket
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 from fdsl.config.contradictions import OF_SAVED
-from fdsl.flags.groups import take_preset
-from fdsl.flags.predict_flags import add_detector_flags, contradiction
-from utils.arguments import SHORTEST_TOKEN, token, whole
+from fdsl.flags.detector_options import DetectorFlags, add_detector_flags, with_preset_of
+from fdsl.flags.groups import add_options, read
+from utils.arguments import SHORTEST_TOKEN, token
 from utils.command_line import CommandLine
+from utils.config import RuntimeOptions
 from utils.errors import ConfigError
+from utils.options import option
 
 HOST = "127.0.0.1"
 PORT = 7860
@@ -21,49 +25,53 @@ COMMON = (  # what --help shows
 )
 
 
-def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
-    """Reads and checks the command line."""
-    parser = CommandLine(description, common=COMMON)
-    page = parser.add_argument_group("page")
-    page.add_argument(
-        "--port", type=whole(0, 65535), default=PORT, help=f"default {PORT}; 0: any that is free"
-    )
-    page.add_argument(
-        "--host",
-        default=HOST,
+@dataclass(frozen=True, kw_only=True)
+class PageFlags(DetectorFlags):
+    """app.py's flags. The threshold is chosen on the page."""
+
+    group: ClassVar[str] = "page"
+
+    port: int = option(PORT, span=(0, 65535), help="default $default; 0: any that is free")
+    host: str = option(
+        HOST,
         metavar="ADDRESS",
         help="where it listens; 0.0.0.0: all addresses of this machine, which needs --token (default "
-        f"{HOST})",
+        "$default)",
     )
-    page.add_argument(
-        "--token",
-        type=token,
+    token: str | None = option(
+        None,
+        reads=token,
         metavar="SECRET",
-        help="secret that a visitor has to know; http://ADDRESS:PORT/?token=SECRET; "
-        f"at least {SHORTEST_TOKEN} characters",
+        help="secret that a visitor has to know; http://ADDRESS:PORT/?token=SECRET; at least "
+        f"{SHORTEST_TOKEN} characters",
     )
-    page.add_argument(
-        "--max-upload", type=whole(1, 4096), default=64, metavar="MIB", help="largest file (default 64 MiB)"
-    )
-    add_detector_flags(parser, reads_files=False)
+    max_upload: int = option(64, span=(1, 4096), metavar="MIB", help="largest file (default $default MiB)")
+
+    @cached_property
+    def address(self) -> str:
+        """The host's address, in digits; ConfigError for one that has none."""
+        try:
+            return str(socket.getaddrinfo(self.host, None, type=socket.SOCK_STREAM)[0][4][0])
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(
+                f"--host {self.host} is no address of this machine; give 0.0.0.0 for all."
+            ) from error
+
+
+def parse(argv: list[str] | None, description: str | None) -> PageFlags:
+    """Reads and checks the command line."""
+    parser = CommandLine(description, common=COMMON)
+    add_options(parser, PageFlags)
+    add_detector_flags(parser)
+    add_options(parser, RuntimeOptions, only=lambda one: one.name != "workers")
     args = parser.parse_args(argv)
-    if problem := contradiction(args, OF_SAVED):
+    flags = read(PageFlags, args)
+    if problem := flags.contradiction(*OF_SAVED):
         parser.error(problem)
-    args.address = address_of(args.host)
-    if args.token is None and not ipaddress.ip_address(args.address).is_loopback:
+    if flags.token is None and not ipaddress.ip_address(flags.address).is_loopback:
         parser.error(
-            f"--host {args.host} lets other machines in: also give --token SECRET, or leave it out and "
-            f"come by ssh -L {args.port}:{HOST}:{args.port} USER@{socket.gethostname()}"
+            f"--host {flags.host} lets other machines in: also give --token SECRET, or leave it out and "
+            f"come by ssh -L {flags.port}:{HOST}:{flags.port} USER@{socket.gethostname()}"
         )
     parser.save_settings(args)
-    take_preset(args)
-    args.false_alarm_rate = args.threshold = args.labels = args.calibration = None  # chosen there
-    return args
-
-
-def address_of(host: str) -> str:
-    """A host's address, in digits; ConfigError for one that has none."""
-    try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    except (OSError, UnicodeError) as error:
-        raise ConfigError(f"--host {host} is no address of this machine; give 0.0.0.0 for all.") from error
+    return with_preset_of(flags)

@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fdsl.config.evaluation_options import EvaluationOptions
 from fdsl.config.resolve import refuse_without_effect
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.few_shot_split import FewShotSplit, sample_split, with_split
-from fdsl.evaluation.plan import EvaluationOptions, PlannedRun, as_typed, refuse_one_folder
+from fdsl.evaluation.plan import PlannedRun, as_typed, refuse_one_folder
 from fdsl.evaluation.run_folder import RunFolder, read_run_config
 from fdsl.factory import detector_config
 from fdsl.flags.ablation_grid import as_text
-from fdsl.inspection.reading import Reading
+from fdsl.flags.groups import read
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
 from fdsl.store.finished_categories import FinishedCategories
 from models.methods.registry import METHODS
@@ -30,14 +31,8 @@ from utils.signals import command_line
 
 def evaluation_options(args: argparse.Namespace, restarted: bool) -> EvaluationOptions:
     """What the flags ask of all runs; `restarted`: the command is started again, so its runs go on."""
-    return EvaluationOptions(
-        Reading(args.batch_size, args.workers),
-        args.memory,
-        args.force,
-        args.resume or restarted,
-        args.from_maps,
-        args.compared,
-    )
+    options = read(EvaluationOptions, args)
+    return replace(options, resume=options.resume or restarted, compared=args.compared)
 
 
 def plan(several: Sequence[argparse.Namespace]) -> list[PlannedRun]:

@@ -42,9 +42,9 @@ class Finding(NamedTuple):
         return f"[{mark:>5}] {self.what}: {self.observed}{'; ' if self.cure else ''}{self.cure}"
 
 
-def examine(flags: Mapping[str, Any]) -> Iterator[Finding]:
-    """Everything that decides whether and how fast a detector would run, one after the other; `flags`: the
-    values of its flags by their names."""
+def examine(on: str, precision: str, given: Mapping[str, Any]) -> Iterator[Finding]:
+    """Everything that decides whether and how fast a detector would run, one after the other: `on` this
+    device, in this precision, with the `given` options of a backbone."""
     yield _python()
     installed = list(packages(REQUIREMENTS))
     yield from installed
@@ -54,10 +54,10 @@ def examine(flags: Mapping[str, Any]) -> Iterator[Finding]:
     from utils.device import choose_device, choose_precision, describe_device  # PyTorch: it is here
 
     try:
-        device = choose_device(flags["device"])
-        dtype = choose_precision(flags["precision"], device)
+        device = choose_device(on)
+        dtype = choose_precision(precision, device)
     except ConfigError as error:
-        yield Finding("device", flags["device"], one_line(error, 300), stops=True)
+        yield Finding("device", on, one_line(error, 300), stops=True)
         return
     slow = (
         "no GPU is visible to PyTorch: if there is one, install its PyTorch" if device.type == "cpu" else ""
@@ -65,12 +65,14 @@ def examine(flags: Mapping[str, Any]) -> Iterator[Finding]:
     yield Finding("device", f"{device}, {describe_device(device)}", slow)
     yield Finding("precision", str(dtype).removeprefix("torch."))
     try:
-        config = backbone_config(flags)
+        config = backbone_config(given)
         weights = _weights(config)
         yield weights
         yield _timed_pass(config, device, dtype, trained=not weights.cure)
     except (ModelError, ConfigError) as error:
-        yield Finding("backbone", flags["model"] or BackboneConfig().model, one_line(error, 300), stops=True)
+        yield Finding(
+            "backbone", given.get("model", BackboneConfig().model), one_line(error, 300), stops=True
+        )
 
 
 def _python() -> Finding:

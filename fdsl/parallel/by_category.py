@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fdsl.evaluation.plan import EvaluationOptions, PlannedRun
+from fdsl.config.evaluation_options import EvaluationOptions
+from fdsl.evaluation.plan import PlannedRun
 from fdsl.evaluation.single_pass import Detectors, compute_maps
 from fdsl.scoring import NotFinite
 from utils.log import only_from, start_logging
@@ -57,12 +58,12 @@ def compute_among(
 ) -> dict[Path, NotFinite]:
     """compute_maps in all processes: each computes its own categories of every run."""
     if not world.joined:
-        return compute_maps(runs, detectors, options.reading, options.memory_gib)
+        return compute_maps(runs, detectors, options.reading, options.memory)
     only_from(logging.INFO if world.is_first else logging.WARNING)
     chosen = own_categories(runs, world)
     own = [run.of_categories(chosen) for run in runs]
     problems = compute_maps(
-        [run for run in own if run.split.records], detectors, options.reading, options.memory_gib
+        [run for run in own if run.split.records], detectors, options.reading, options.memory
     )
     return {path: problem for part in world.gathered(problems) for path, problem in part.items()}
 

@@ -4,65 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from data.catalogue import describe_catalogue, open_catalogue
-from fdsl.config.resolve import backbone_config, method_config
-from fdsl.config.training_config import Recipe, TrainedWith, TrainingSettings
+from fdsl.config.training_config import TrainedWith, TrainingPlan, TrainingSettings
 from fdsl.factory import backbone_of, machine_for
 from fdsl.store.checkpoint import differences
 from fdsl.store.training_state import SavedTraining, TrainingState
 from fdsl.training.training_set import TrainingSet, join_training_sets, sample_training_set
 from models.backbone import Backbone
-from utils.config import SEVERAL, SYNTHETIC_IMAGES, BackboneConfig, MethodConfig
+from utils.config import SYNTHETIC_IMAGES
 from utils.device import make_repeatable, seed_everything, use_threads
 from utils.errors import ConfigError
 from utils.signals import how_to_continue
 
 logger = logging.getLogger("fdsl")
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """The settings of a training command, before anything is read.
-
-    `folders`: of the `datasets`; `meta`: a meta.json elsewhere. `save_every`: (steps, None) or (None,
-    seconds) between two saved states. `threads`, `workers`: None: by the number of cores. `force`: a finished
-    training is repeated. `resume`: an interrupted one goes on.
-    """
-
-    datasets: Sequence[str]
-    folders: Sequence[Path]
-    meta: Path | None
-    backbone: BackboneConfig
-    options: MethodConfig
-    recipe: Recipe
-    save_every: tuple[int | None, float | None]
-    device: str
-    precision: str
-    threads: int | None
-    workers: int | None
-    force: bool
-    resume: bool
-
-    @classmethod
-    def of(cls, flags: Mapping[str, Any], restarted: bool) -> TrainingPlan:
-        """The training of train.py's flags; `restarted`: the command is started again, so it goes on.
-        ConfigError for a backbone that cannot be."""
-        values = {
-            **flags,
-            "folders": flags["data_path"],
-            "backbone": backbone_config(flags),
-            "options": method_config(flags),
-            "recipe": Recipe.of(flags, flags["dataset"]),
-            "resume": flags["resume"] or restarted,
-        }
-        return cls(**{one.name: values[one.name] for one in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -78,8 +39,9 @@ class PreparedTraining:
     saved: SavedTraining | None
 
 
-def prepare(plan: TrainingPlan, unfinished: Path) -> PreparedTraining:
-    """Reads everything that a training needs; writes nothing. `unfinished`: the file of its saved states."""
+def prepare(plan: TrainingPlan, unfinished: Path, restarted: bool) -> PreparedTraining:
+    """Reads everything that a training needs; writes nothing. `unfinished`: the file of its saved states.
+    `restarted`: the command is started again, so it goes on."""
     seed_everything(plan.recipe.seed)
     use_threads(plan.threads)
     machine = machine_for(plan.backbone, plan.device, plan.precision)
@@ -102,16 +64,15 @@ def prepare(plan: TrainingPlan, unfinished: Path) -> PreparedTraining:
         images=training_set.images,
         machine=machine,
     )
-    dataset = SEVERAL.join(plan.datasets)
     config = TrainedWith(
         backbone=plan.backbone,
         options=plan.options,
         fingerprint=backbone.fingerprint,
-        dataset=dataset,
+        dataset=plan.trained_on,
         training=training,
     )
     state = TrainingState(unfinished, config)
-    saved = read_unfinished(state) if plan.resume else None
+    saved = read_unfinished(state) if plan.resume or restarted else None
     return PreparedTraining(plan, backbone, load, training_set, state, saved)
 
 
@@ -157,7 +118,7 @@ def open_training_set(plan: TrainingPlan) -> TrainingSet:
     recipe = plan.recipe
     shots = 0 if plan.options.fd == "none" else recipe.k_shot
     parts = []
-    for dataset, folder in zip(plan.datasets, plan.folders, strict=True):
+    for dataset, folder in zip(plan.dataset, plan.data_path, strict=True):
         catalogue = open_catalogue(dataset, folder, plan.meta)
         logger.info("%s", describe_catalogue(catalogue, dataset))
         parts.append(sample_training_set(catalogue, shots, recipe.seed, dataset, recipe.augmentation))

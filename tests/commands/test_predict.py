@@ -414,7 +414,7 @@ def test_labels_that_are_none_are_refused(place, detector, tmp_path, table):
         (["--references", "r", "--output", "o", "--threshold", "best"], "not a finite number, nor batch"),
         (["--references", "r", "--output", "o", "--method", "fdsl"], "needs trained heads: name them with"),
         (["--references", "r", "--output", "o", "--threshold", "nan"], "finite"),
-        (["--references", "r", "--output", "o", "--false-alarm-rate", "1.5"], "between 0 and 1"),
+        (["--references", "r", "--output", "o", "--false-alarm-rate", "1.5"], "is not a number from 1e-09"),
         (["--references", "r", "--output", "o", "--rotate-references", "0"], "whole number"),
     ],
 )

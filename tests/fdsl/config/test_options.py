@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fdsl.flags.ablation_grid import ABLATED
-from fdsl.flags.predict_flags import MAKING_FLAGS
+from fdsl.flags.detector_options import MAKING_FLAGS
 from tests.support.constants import ROOT
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
@@ -29,7 +29,7 @@ config = sys.modules["utils.config"] = types.ModuleType("utils.config")
 exec(compile(source.replace(BEFORE, FIELD + BEFORE), "utils/config.py", "exec"), config.__dict__)
 
 from fdsl.api import AnomalyDetector
-from fdsl.flags import predict_flags, evaluate_flags
+from fdsl.flags import detector_options, evaluate_flags, predict_flags
 from fdsl.flags.ablation_grid import ABLATED
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
@@ -42,8 +42,8 @@ from utils.errors import ConfigError
 from utils.options import from_stored
 
 predict = ["--input", "new", "--references", "good", "--output", "out", "--gain", "2"]
-assert predict_flags.parse(predict, "").gain == 2.0
-assert "gain" in predict_flags.MAKING_FLAGS and "gain" in ABLATED
+assert predict_flags.parse(predict, "").given["gain"] == 2.0
+assert "gain" in detector_options.MAKING_FLAGS and "gain" in ABLATED
 runs = evaluate_flags.parse(["--dataset", "mvtec", "--method", "nearest", "--ablate", "gain=1,3"], "")
 assert [run.gain for run in runs] == [1.0, 3.0]
 assert method_config(vars(runs[1])).gain == 3.0

@@ -1,6 +1,5 @@
 """Backbones by short names: what they set, what overrides them, and that all of it can be had."""
 
-import argparse
 import logging
 
 import pytest
@@ -24,8 +23,6 @@ def test_the_papers_preset_is_what_is_used_anyway():
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_setting_is_one_that_the_commands_take(name):
     settings = PRESETS[name].settings
-    given = argparse.Namespace(**vars(predict_flags.parse(PREDICT, "")))
-    assert all(hasattr(given, flag) for flag in settings)
     assert set(settings) <= set(options_of(BackboneConfig)), "a preset names a backbone, and no method"
     encoder = backbone_config(settings)
     assert encoder.pretrained in ("openai", "lvd142m") and encoder.image_size % 14 == 0
@@ -40,17 +37,15 @@ def test_the_large_model_is_tapped_in_its_upper_middle():
 def test_what_it_sets_is_said_and_flags_win(caplog):
     with caplog.at_level(logging.INFO, logger="fdsl"):
         args = predict_flags.parse([*PREDICT, "--preset", "dinov2-small", "--image-size", "518"], "")
-    assert (args.method, args.image_size) == (None, 518)
-    assert args.model == "timm/vit_small_patch14_reg4_dinov2.lvd142m"
+    assert (args.given.get("method"), args.given["image_size"]) == (None, 518)
+    assert args.given["model"] == "timm/vit_small_patch14_reg4_dinov2.lvd142m"
     assert caplog.messages == ["preset dinov2-small: --model timm/vit_small_patch14_reg4_dinov2.lvd142m"]
 
 
 def test_a_test_run_takes_the_presets_layers():
     (args,) = evaluate_flags.parse(["--dataset", "mvtec", "--preset", "dinov2-large"], "")
     assert (args.image_score, args.method, args.layers) == ("paper", "fdsl", (14, 17))
-    plain = argparse.Namespace(preset=None, model=None)
-    take_preset(plain)
-    assert plain.model is None
+    assert take_preset(None, {"model": None}) == {"model": None}
 
 
 def test_it_makes_a_detector_and_does_not_go_with_a_saved_one(capsys):
@@ -61,8 +56,7 @@ def test_it_makes_a_detector_and_does_not_go_with_a_saved_one(capsys):
 
 def test_a_preset_leaves_the_method_to_its_default(caplog):
     args = predict_flags.parse([*PREDICT, "--preset", "dinov2-small", "--device", "cpu"], "")
-    chosen = predict_flags.method_of(args), args.rotate_references, args.tiles
-    assert chosen == ("plus", None, None)
+    assert args.method == "plus" and not args.given.keys() & {"method", "rotate_references", "tiles"}
 
 
 def test_presets_in_python(tiny_configs):

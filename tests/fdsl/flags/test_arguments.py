@@ -5,17 +5,17 @@ import argparse
 import pytest
 
 from fdsl.config.resolve import backbone_config, method_config, window_config
-from fdsl.flags.groups import add_detector_options, add_runtime_flags
+from fdsl.flags.groups import add_detector_options, add_options
 from utils.arguments import name_part
 from utils.command_line import CommandLine
-from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, WindowConfig
+from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, RuntimeOptions, WindowConfig
 from utils.errors import ConfigError
 
 
 def flags(*argv):
     parser = CommandLine("settings")
     add_detector_options(parser, research=True)
-    add_runtime_flags(parser)
+    add_options(parser, RuntimeOptions)
     return vars(parser.parse_args(argv))
 
 

@@ -36,16 +36,21 @@ COMMANDS = {  # name -> what reads its command line, given a list
 # Files that each command reads its flags in.
 READERS = {
     "predict": [
-        *("predict", "fdsl/flags/predict_flags", "fdsl/flags/detector_from_flags", "fdsl/flags/groups"),
-        "fdsl/inspection/diagnostics",
+        *("predict", "fdsl/flags/predict_flags", "fdsl/flags/detector_options"),
+        *("fdsl/flags/detector_from_flags", "fdsl/inspection/diagnostics"),
     ],
     "test": [
         *("test", "fdsl/flags/evaluate_flags", "fdsl/flags/run_from_flags"),
-        *("fdsl/flags/ablation_grid", "fdsl/flags/groups"),
+        *("fdsl/flags/ablation_grid", "fdsl/config/evaluation_options", "fdsl/parallel/by_category"),
     ],
-    "train": [*("train", "fdsl/flags/train_flags", "fdsl/training/setup"), "fdsl/config/training_config"],
+    "train": [
+        *("train", "fdsl/flags/train_flags", "fdsl/config/training_config", "fdsl/training/setup"),
+        *("fdsl/training/loop", "fdsl/training/step", "fdsl/commands/train_heads"),
+    ],
     "export": ["export", "fdsl/flags/export_flags"],
-    "app": ["app", "fdsl/flags/page_flags", "fdsl/flags/detector_from_flags", "fdsl/flags/groups"],
+    "app": [
+        *("app", "fdsl/flags/page_flags", "fdsl/flags/detector_options", "fdsl/flags/detector_from_flags")
+    ],
     "inspect": ["deploy/inspect_command", "deploy/detector_flags"],
     "serve": ["deploy/serve_command", "deploy/detector_flags"],
     "summarize": ["fdsl/summarize"],
@@ -149,8 +154,6 @@ def names_in(file):
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute):
             found.add(node.attr)
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            found.add(node.target.id)  # a field that is filled by its name
         elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
             found.add(node.slice.value)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "-" not in node.value:

@@ -15,8 +15,13 @@ from tests.support.small_runs import environment
 TINY = ["--model", "timm/test_vit", "--device", "cpu", "--precision", "fp32"]
 
 
-def found(*flags):
-    return {finding.what: finding for finding in examine(vars(parse(["--doctor", *flags], "")))}
+def findings(*words):
+    flags = parse(["--doctor", *words], "")
+    return list(examine(flags.device, flags.precision, flags.given))
+
+
+def found(*words):
+    return {finding.what: finding for finding in findings(*words)}
 
 
 def test_it_says_what_is_here():
@@ -73,8 +78,7 @@ def test_packages_beside_their_pins(tmp_path):
 )
 def test_what_stops_everything(flags, what, words):
     more = [] if what == "device" else ["--device", "cpu", "--pretrained", "none"]
-    seen = list(examine(vars(parse(["--doctor", *flags, *more], ""))))
-    stops = [finding for finding in seen if finding.stops]
+    stops = [finding for finding in findings(*flags, *more) if finding.stops]
     assert len(stops) == 1 and words in stops[0].cure
 
 
