@@ -35,7 +35,7 @@ PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # and what OpenVINO calls them
 class Result:
     """The result of one photograph of `size` (width, height): its scores, its map (G,G), whether it is
     anomalous (None: there is no threshold), and the boxes of its hot regions, the hottest first. statistics:
-    those of the image (10,)."""
+    those of the image (11,)."""
 
     size: tuple[int, int]
     score: float

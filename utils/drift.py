@@ -40,7 +40,7 @@ class Change(NamedTuple):
 
 
 class Drift:
-    """Follows photographs in the order they come. `references`: their statistics (K,10), as
+    """Follows photographs in the order they come. `references`: their statistics (K,11), as
     utils/image_statistics.py gives them. `earlier`: the rows of the run that goes on."""
 
     def __init__(

@@ -18,7 +18,7 @@ OUT_OF_FOCUS, NOISY = "out of focus", "noisier than the references"
 COLOUR_LOST, LESS_PART = "a colour is lost", "less of the part than in the references"
 DARK, BRIGHT = "darker than the references", "brighter than the references"
 HARSH = "more contrast than the references"
-PER_IMAGE = 10  # statistics
+PER_IMAGE = 11  # statistics
 MOST_CONTRAST = 255 / 2  # the standard deviation of half black, half white
 CELL = 16  # pixels: side of the cells that the noise is found in,
 SMOOTHEST = 0.05  # in this share of them
@@ -47,12 +47,12 @@ ASPECT = 1.25  # times another ratio of width to height than the references', fr
 
 
 def statistics_of(pixels: np.ndarray) -> np.ndarray:
-    """An image (3,S,S) uint8, S from 4 on -> (10,) float64, of its grey levels: mean; standard deviation;
+    """An image (3,S,S) uint8, S from 4 on -> (11,) float64, of its grey levels: mean; standard deviation;
     mean absolute Laplacian; longest run of rows or columns that repeat the one before and end in a step
     across the image, as a share of S; standard deviation of the noise; root mean square of the Laplacian
     divided by that of the gradient; the same of the image of BLOCKS x BLOCKS; how much better a row agrees
     with the one above it after a shift, in variances. Last, of its colours: the least standard deviation of
-    one; the share of blocks that are no ground."""
+    one; the share of blocks that are no ground, and the most of it that light from one side may hide."""
     grey = pixels.mean(0, dtype=np.float32)
     down, right, laplacian = _derivatives(grey)
     side = max(len(grey) // BLOCKS, 1)
@@ -68,7 +68,7 @@ def statistics_of(pixels: np.ndarray) -> np.ndarray:
             _focus(*_derivatives(_means(columns, side))),
             _shift(columns - columns.mean()),
             min(colour.std(dtype=np.float32) for colour in pixels),
-            _share_of_part(pixels),
+            *_shares_of_part(pixels),
         ],
         np.float64,
     )
@@ -109,19 +109,32 @@ def _shift(grey: np.ndarray) -> float:
     return float((gain / np.maximum(larger, max(energy.mean(), np.finfo(np.float32).tiny))).max())
 
 
-def _share_of_part(pixels: np.ndarray) -> np.floating:
+def _shares_of_part(pixels: np.ndarray) -> tuple[float, float]:
     """An image (3,S,S) uint8 -> the share of blocks of which a colour differs clearly from the median of the
-    outermost blocks, more than these do among each other."""
+    outermost blocks, more than these do among each other. Then the larger one of this and of the same of
+    levelled blocks: the light that rises from one side to the other, by the median of their differences, is
+    taken out."""
     side = max(pixels.shape[1] // GROUND_BLOCKS, 1)
     count = pixels.shape[1] // side
     rows = pixels[:, : count * side, : count * side].reshape(3, count, side, -1).sum(2, dtype=np.uint32)
     blocks = rows.reshape(3, count, count, side).sum(3) / side**2
-    outermost = np.ones((count, count), bool)
+    place = np.linspace(-0.5, 0.5, count)
+    down, right = (
+        np.median(rise, 1)[:, None, None]
+        for rise in (blocks[:, -1] - blocks[:, 0], blocks[..., -1] - blocks[..., 0])
+    )
+    share = _share_of_part(blocks)
+    return share, max(share, _share_of_part(blocks - down * place[:, None] - right * place))
+
+
+def _share_of_part(blocks: np.ndarray) -> float:
+    """Blocks of an image (3,n,n) -> the share of them that is no ground."""
+    outermost = np.ones(blocks.shape[1:], bool)
     outermost[1:-1, 1:-1] = False
     ground = np.median(blocks[:, outermost], 1)
     distances = np.abs(blocks - ground[:, None, None]).max(0)
     spread = np.quantile(distances[outermost], GROUND_SHARE)
-    return (distances > PART_SPREADS * spread + PART_LEVELS).mean()
+    return float((distances > PART_SPREADS * spread + PART_LEVELS).mean())
 
 
 def _longest_run(differences: np.ndarray) -> int:
@@ -150,9 +163,9 @@ def _noise(bent: np.ndarray) -> float:
 
 
 def reason_of(found: np.ndarray, references: np.ndarray, least_coarse: float = LEAST_FOCUS) -> str:
-    """Why an image of these statistics (10,) cannot be judged by references of those (K,10); "" where it
+    """Why an image of these statistics (11,) cannot be judged by references of those (K,11); "" where it
     can. `least_coarse`: the least focus in blocks, of the references' lowest."""
-    brightness, contrast, sharpness, repeated, noise, focus, coarse, shift, colour, share = found
+    brightness, contrast, sharpness, repeated, noise, focus, coarse, shift, colour, _, share = found
     low, high = references.min(0), references.max(0)
     if contrast < LEAST_CONTRAST * low[1]:
         return NO_PART
@@ -180,7 +193,7 @@ def reason_of(found: np.ndarray, references: np.ndarray, least_coarse: float = L
 
 
 def reasons_among(found: np.ndarray) -> dict[int, str]:
-    """Those of several references, by their statistics (K,10), that cannot be judged by the others, each with
+    """Those of several references, by their statistics (K,11), that cannot be judged by the others, each with
     the reason."""
     if len(found) < 2:
         return {}

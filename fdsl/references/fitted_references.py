@@ -22,7 +22,7 @@ logger = logging.getLogger("fdsl")
 class FittedReferences:
     """What a detector keeps of its K references besides its memory bank.
 
-    sizes: (width, height) of each in pixels. statistics (K,10): of each, as utils/image_statistics.py gives
+    sizes: (width, height) of each in pixels. statistics (K,11): of each, as utils/image_statistics.py gives
     them. stored: their files, so that others can be added to them; [] where they are too large.
     """
 
@@ -31,7 +31,7 @@ class FittedReferences:
     stored: list[StoredReference] = field(default_factory=list)
 
     def reason(self, statistics: np.ndarray) -> str:
-        """Why a photograph of these statistics (10,) cannot be judged; "" where it can, or there are no
+        """Why a photograph of these statistics (11,) cannot be judged; "" where it can, or there are no
         references."""
         return reason_of(statistics, self.statistics) if len(self.statistics) else ""
 

@@ -75,6 +75,6 @@ def _rms(values: np.ndarray) -> float:
 
 
 def statistics_of_references(photographs: Sequence[Image.Image], side: int) -> np.ndarray:
-    """(K,10): the `statistics_of` each photograph, resized to side x side pixels."""
+    """(K,11): the `statistics_of` each photograph, resized to side x side pixels."""
     rows = [statistics_of(image_to_pixels(photo, side).numpy()) for photo in photographs]
     return np.stack(rows) if rows else np.empty((0, PER_IMAGE))

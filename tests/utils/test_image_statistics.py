@@ -204,8 +204,22 @@ def test_a_texture_is_all_ground_and_never_shows_less_of_the_part():
     for image in (part(1), enlarged(1)):
         known, moved = statistics_of(image), statistics_of(np.roll(image, len(image[0]) // 2, 2))
         assert known[9] < 0.05 and reason_of(moved, known[None]) == ""
-    without = np.array([[100.0, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 0.09]])
-    assert reason_of(np.append(without[0, :9], 0.0), without) == ""
+    without = np.array([[100.0, 40, 5, 0.1, 1, 1, 1.2, 0, 40, 0.09, 0.09]])
+    assert reason_of(np.append(without[0, :9], (0.0, 0.0)), without) == ""
+
+
+def test_a_part_in_light_from_one_side_is_no_smaller_one():
+    """The ground then differs among itself as much as the part does from it; of a frame of ground it hides
+    nothing."""
+    references = np.stack([statistics_of(on_uneven_ground(seed)) for seed in (1, 2)])
+    light = np.linspace(-60, 60, SIDE)
+    for rising in (light, -light, light[:, None], -light[:, None]):
+        image, ground = (
+            (on_uneven_ground(3, left) + rising).clip(0, 255).astype(np.uint8) for left in (24, SIDE)
+        )
+        assert statistics_of(image)[9] < 0.05
+        assert reason_of(statistics_of(image), references) == ""
+        assert reason_of(statistics_of(ground), references) == LESS_PART
 
 
 def test_a_little_noise_is_none_where_the_references_are_saturated():
@@ -261,18 +275,27 @@ def test_of_uniform_and_very_small_images_all_statistics_are_numbers():
     ],
 )
 def test_each_bound_is_relative_to_the_references(found, reason):
-    reference = np.array([[100.0, 40, 5, 0.1, 1, 1, 1.2, -0.1, 40, 0.6]])
-    assert reason_of(np.array(found, float), reference) == reason
+    """Where light does not rise from one side, the levelled share is the share."""
+    reference = with_levelled([100.0, 40, 5, 0.1, 1, 1, 1.2, -0.1, 40, 0.6])[None]
+    assert reason_of(with_levelled(found), reference) == reason
+
+
+def with_levelled(statistics):
+    return np.array([*statistics, statistics[-1]], float)
 
 
 def test_what_the_references_span_is_no_reason():
-    wide = np.array(
-        [[20.0, 10, 1, 0.0, 0, 0.8, 0.8, 0, 5, 0.2], [240, 80, 10, 0.6, 4, 1.6, 2.1, 0.8, 80, 0.8]]
+    wide = np.stack(
+        [
+            with_levelled([20.0, 10, 1, 0.0, 0, 0.8, 0.8, 0, 5, 0.2]),
+            with_levelled([240, 80, 10, 0.6, 4, 1.6, 2.1, 0.8, 80, 0.8]),
+        ]
     )
+    narrow = with_levelled([100.0, 60, 5, 0.1, 1, 1, 1, 0, 60, 0.6])[None]
     low = (10, 5, 0.5, 0.7, 0, 0.45, 0.5, 1.1, 0.2, 0.1)
     for found in (low, (250, 90, 60, 0.0, 20, 2, 2.2, 0, 90, 1)):
-        assert reason_of(np.array(found, float), wide) == ""
-        assert reason_of(np.array(found, float), np.array([[100.0, 60, 5, 0.1, 1, 1, 1, 0, 60, 0.6]])) != ""
+        assert reason_of(with_levelled(found), wide) == ""
+        assert reason_of(with_levelled(found), narrow) != ""
 
 
 def test_a_black_reference_is_named_among_several_and_never_all():
