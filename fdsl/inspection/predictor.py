@@ -78,7 +78,7 @@ class Predictor:
     def _predictions(
         self, found: ScoreMaps, sizes: Sequence[tuple[int, int]], statistics: Sequence[np.ndarray]
     ) -> list[Prediction]:
-        """Those of photographs with these score maps, (width, height) and image statistics (10,)."""
+        """Those of photographs with these score maps, (width, height) and image statistics (11,)."""
         detector, limit = self.scorer.detector, self.decision.threshold
         maps, scores = fused_scores(found, detector.settings, self.image_score)
         heat_scale = self.decision.heat_scale(detector.method.hottest)
