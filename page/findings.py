@@ -33,12 +33,13 @@ class Photograph(Upload):
     prediction: Prediction | None = None
     _regions: tuple[Any, float | None, list[Region]] = None, None, []  # of a map, at a pixel threshold
 
-    def regions_at(self, threshold: float | None) -> list[Region]:
-        """Its regions at a pixel threshold, which are displayed where it is anomalous (the browser decides
-        that). They take long, so they are stored."""
-        prediction = self.prediction
+    def regions_by(self, detector: AnomalyDetector) -> list[Region]:
+        """Its regions at the detector's pixel threshold, which are displayed where it is anomalous (the
+        browser decides that). They take long, so they are stored."""
+        prediction, decided = self.prediction, detector.threshold
         if prediction is None:
             return []
+        threshold = None if decided is None else decided.pixel_threshold
         patch_map, at, regions = self._regions
         if patch_map is not prediction.patch_map or at != threshold:
             # of a copy: its map is as large as the photograph, and is not stored
@@ -48,14 +49,13 @@ class Photograph(Upload):
 
     def row_by(self, detector: AnomalyDetector) -> dict[str, Any]:
         """`row` with what the detector predicted; all but the score follow its threshold as it is now."""
-        prediction, threshold = self.prediction, detector.threshold
-        regions = self.regions_at(None if threshold is None else threshold.pixel_threshold)
+        prediction = self.prediction
         score = None if prediction is None else prediction.score
         return self.row | {
             "score": score,
             "normal_percentile": None if score is None else detector.decision.percentile(score),
             "reason": "" if prediction is None else prediction.reason,
-            "regions": [region.to_dict() for region in regions],
+            "regions": [region.to_dict() for region in self.regions_by(detector)],
         }
 
 

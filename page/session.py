@@ -51,7 +51,7 @@ class Session:
     def state(self) -> dict[str, Any]:
         """All that the page displays, as JSON values."""
         for photograph in self.uploads.of("photographs").values():
-            photograph.row_by(self.detector)  # its regions take long: they are stored without the lock
+            photograph.regions_by(self.detector)  # take long: without the lock
         with self.uploads.lock:
             references, calibration, photographs = (self.uploads.of(kind).values() for kind in KINDS)
             fit, detector, normal = self.fit, self.detector, self.detector.decision.normal

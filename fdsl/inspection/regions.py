@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -44,8 +44,8 @@ class Region:
 
     def to_dict(self) -> dict[str, Any]:
         """As scores.jsonl holds it."""
-        values = asdict(self)
-        return {**values, "centroid": list(self.centroid), "outline": [list(point) for point in self.outline]}
+        outline = [list(point) for point in self.outline]
+        return vars(self) | {"centroid": list(self.centroid), "outline": outline}
 
 
 def regions_of(anomaly_map: np.ndarray, threshold: float | None, min_area: int = 1) -> list[Region]:

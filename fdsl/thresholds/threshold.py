@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
@@ -151,7 +152,7 @@ class NormalScores:
         """The percentile of an image score among normal images, by the distribution of the threshold."""
         return percentile_of(score, *self.distribution)
 
-    @property
+    @cached_property
     def distribution(self) -> tuple[float, float]:
         """Mean and standard deviation of normal images' scores, in log-odds."""
         mean, variance = normal_distribution(self.scores, self.kinds, self._prior)
