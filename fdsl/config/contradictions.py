@@ -1,10 +1,10 @@
 """Settings that contradict each other: each rule is a condition and the sentence that refuses it.
 `Combined.refuse` checks settings whenever a `DetectorConfig` or a `RunConfig` is made, from flags,
-keywords or a file; `first_contradiction` checks the flags of predict.py and app.py."""
+keywords or a file; `DetectorFlags.contradiction` the flags of predict.py and app.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,8 +242,3 @@ OF_PREDICT: tuple[Rule, ...] = (
         "--resume does not go with the clip {it.live}, which is scored from its start: leave it out",
     ),
 )
-
-
-def first_contradiction(rules: Iterable[Rule], flags: Any) -> str:
-    """The sentence of the first rule that refuses these flags; "" where none does."""
-    return next((sentence.format(it=flags) for applies, sentence in rules if applies(flags)), "")

@@ -108,30 +108,28 @@ def inspection_of(flags: PredictFlags, restarted: bool) -> Inspection:
 
 def load_or_make(flags: DetectorFlags) -> AnomalyDetector:
     """The detector of the flags: a saved one, or one that has no references yet; says which method it is."""
-    detector = _load_or_make(flags)
-    detector.min_area = flags.min_area
-    return detector
-
-
-def _load_or_make(flags: DetectorFlags) -> AnomalyDetector:
     use_threads(flags.threads)
     given = {name: value for name, value in flags.given.items() if name in OF_DETECTORS}
     machine: dict[str, Any] = {"device": flags.device, "precision": flags.precision}
+    image_score = flags.given.get("image_score", "max")
+    settings = {**given, **machine, "method": flags.method, "image_score": image_score}
     if flags.detector:
         moved: dict[str, Any] = {name: given.get(name) for name in (*PLACES, "roi", "ignore")}
         detector = AnomalyDetector.load(flags.detector, **moved, **machine)
         name, references = detector.config.detector.method, detector.config.references
         logger.info("detector %s: method %s, %d reference(s)", flags.detector, name, references)
-        return detector
-    image_score = flags.given.get("image_score", "max")
-    settings = {**given, **machine, "method": flags.method, "image_score": image_score}
-    if flags.checkpoint is not None:
+    elif flags.checkpoint is not None:
         logger.info("method %s: heads of %s", flags.method, flags.checkpoint)
-        return AnomalyDetector.from_checkpoint(flags.checkpoint, **settings)
-    logger.info("method %s: %s", flags.method, METHODS[flags.method].words)
-    if flags.preset is None:
-        logger.info("--preset dinov2-small takes DINOv2's features, published to judge better than CLIP's")
-    return AnomalyDetector.from_backbone(**without(settings, OF_HEADS))
+        detector = AnomalyDetector.from_checkpoint(flags.checkpoint, **settings)
+    else:
+        logger.info("method %s: %s", flags.method, METHODS[flags.method].words)
+        if flags.preset is None:
+            logger.info(
+                "--preset dinov2-small takes DINOv2's features, published to judge better than CLIP's"
+            )
+        detector = AnomalyDetector.from_backbone(**without(settings, OF_HEADS))
+    detector.min_area = flags.min_area
+    return detector
 
 
 def fit_from_flags(

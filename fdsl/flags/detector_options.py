@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
-from fdsl.config.contradictions import Rule, first_contradiction
+from fdsl.config.contradictions import Rule
 from fdsl.config.presets import preset_option
 from fdsl.config.resolve import OF_DETECTORS, refuse_without_effect
 from fdsl.config.run_config import LOWEST_RATE, DetectorConfig, FittedConfig, RunConfig
-from fdsl.flags.groups import add_detector_options, add_option, add_options, take_preset
+from fdsl.flags.groups import add_detector_options, add_option, add_options
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
 from utils.arguments import finite, or_word, real
 from utils.config import BATCH, RuntimeOptions, at_least_one, max_pixels
@@ -129,18 +129,11 @@ class DetectorFlags(RuntimeOptions, ThresholdOptions):
     def contradiction(self, *rules: Rule) -> str:
         """The sentence that refuses flags which do not go together; "" where they do. ConfigError for a flag
         that has no effect with the method."""
-        problem = first_contradiction(rules, self)
-        if not problem:
-            refuse_without_effect({**self.given, "checkpoint": self.checkpoint, "method": self.method})
-        return problem
-
-
-Given = TypeVar("Given", bound=DetectorFlags)
-
-
-def with_preset_of(flags: Given) -> Given:
-    """The flags, with the backbone of their `--preset`."""
-    return replace(flags, given=take_preset(flags.preset, flags.given))
+        for applies, sentence in rules:
+            if applies(self):
+                return sentence.format(it=self)
+        refuse_without_effect({**self.given, "checkpoint": self.checkpoint, "method": self.method})
+        return ""
 
 
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
 from fdsl.config.contradictions import OF_SAVED
-from fdsl.flags.detector_options import DetectorFlags, add_detector_flags, with_preset_of
-from fdsl.flags.groups import add_options, read
+from fdsl.flags.detector_options import DetectorFlags, add_detector_flags
+from fdsl.flags.groups import add_options, read, take_preset
 from utils.arguments import SHORTEST_TOKEN, token
 from utils.command_line import CommandLine
 from utils.config import RuntimeOptions
@@ -74,4 +74,4 @@ def parse(argv: list[str] | None, description: str | None) -> PageFlags:
             f"come by ssh -L {flags.port}:{HOST}:{flags.port} USER@{socket.gethostname()}"
         )
     parser.save_settings(args)
-    return with_preset_of(flags)
+    return replace(flags, given=take_preset(flags.preset, flags.given))

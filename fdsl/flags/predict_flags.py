@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from fdsl.config.contradictions import OF_PREDICT, OF_SAVED, OF_THRESHOLDS
-from fdsl.flags.detector_options import DetectorFlags, ThresholdOptions, add_detector_flags, with_preset_of
-from fdsl.flags.groups import add_options, read
+from fdsl.flags.detector_options import DetectorFlags, ThresholdOptions, add_detector_flags
+from fdsl.flags.groups import add_options, read, take_preset
 from models.methods.registry import METHODS
 from utils.command_line import CommandLine
 from utils.config import BATCH, BackboneConfig, RuntimeOptions, at_least_one
@@ -158,7 +158,7 @@ def parse(argv: list[str] | None, description: str | None) -> PredictFlags:
         parser.error(problem)
     _refuse_without_effect(flags, parser)
     parser.save_settings(args)
-    return with_preset_of(flags)
+    return replace(flags, given=take_preset(flags.preset, flags.given))
 
 
 def parse_detector(parser: CommandLine, argv: list[str]) -> PredictFlags:
@@ -168,7 +168,7 @@ def parse_detector(parser: CommandLine, argv: list[str]) -> PredictFlags:
         parser.error(problem)
     if flags.threshold == BATCH:
         parser.error("--threshold batch is of input images: call learn_threshold_from_batch with them")
-    return with_preset_of(flags)
+    return replace(flags, given=take_preset(flags.preset, flags.given))
 
 
 def make_parser(parser: CommandLine) -> CommandLine:

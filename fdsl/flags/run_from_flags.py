@@ -101,6 +101,7 @@ def _default_checkpoint(args: argparse.Namespace) -> Path:
 
 def _config_of(args: argparse.Namespace, checkpoint: Checkpoint | None) -> RunConfig:
     """The run of the flags, as yet without photographs and without the facts of its heads."""
+    flags = {one.name: getattr(args, one.dest) for one in options_of(RunConfig).values() if one.help}
     detector = detector_config(args.method, vars(args), args.device, args.precision, checkpoint)
     if detector.reads_text and args.object is None:
         detector = replace(detector, options=replace(detector.options, object=BY_CATEGORY))
@@ -109,18 +110,13 @@ def _config_of(args: argparse.Namespace, checkpoint: Checkpoint | None) -> RunCo
         data_path=str(args.data_path or Path("data") / args.dataset),
         meta=str(args.meta) if args.meta else None,
         model_name=args.model_name,
-        k_shot=args.k_shot,
-        seed=args.seed,
         detector=detector,
         checkpoint="",
         checkpoint_digest="",
         trained_on=None,
         weights=sampled_digest(Path(detector.backbone.pretrained)),
-        image_score=args.image_score,
-        metric_size=args.metric_size,
-        pictures=args.pictures,
         command=command_line(),
-        rotations=args.rotate_references or 1,
+        **flags,
     )
 
 

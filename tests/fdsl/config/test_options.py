@@ -20,13 +20,19 @@ import sys, types
 from inspect import signature
 from pathlib import Path
 
-FIELD = """    gain: float = option(1.0, span=(0, 4), short="gain{}", metavar="0..4", help="a throw-away")
-"""
-BEFORE = "    with_batch: bool = option("
-source = Path("utils/config.py").read_text(encoding="utf-8")
-assert source.count(BEFORE) == 1
-config = sys.modules["utils.config"] = types.ModuleType("utils.config")
-exec(compile(source.replace(BEFORE, FIELD + BEFORE), "utils/config.py", "exec"), config.__dict__)
+def with_field(file, field, before):
+    """A module of the product with one more field."""
+    source, name = Path(file).read_text(encoding="utf-8"), file.removesuffix(".py").replace("/", ".")
+    assert source.count(before) == 1
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source.replace(before, f"    {field}\\n{before}"), file, "exec"), module.__dict__)
+
+OF_METHODS = 'gain: float = option(1.0, span=(0, 4), short="gain{}", metavar="0..4", help="a throw-away")'
+OF_RUNS = 'limit: int = option(0, span=(0, 9), short="limit{}", help="a throw-away of test runs")'
+OF_COMMANDS = 'tone: str = option("low", choices=("low", "high"), help="a throw-away of predict.py")'
+with_field("utils/config.py", OF_METHODS, "    with_batch: bool = option(")
+with_field("fdsl/config/run_config.py", OF_RUNS, "    metric_size: int | str = option(")
+with_field("fdsl/flags/predict_flags.py", OF_COMMANDS, "    exit_code: bool = option(")
 
 from fdsl.api import AnomalyDetector
 from fdsl.flags import detector_options, evaluate_flags, predict_flags
@@ -35,6 +41,7 @@ from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
 from fdsl.report.published import unlike_the_paper
 from fdsl.evaluation.run_name import name_of
+from fdsl.flags.run_from_flags import new_config
 from fdsl.config.resolve import method_config
 from fdsl.config.training_config import TrainedWith
 from tests.support.run_config import a_config, trained_with
@@ -43,21 +50,27 @@ from utils.options import from_stored
 
 predict = ["--input", "new", "--references", "good", "--output", "out", "--gain", "2"]
 assert predict_flags.parse(predict, "").given["gain"] == 2.0
+assert predict_flags.parse(predict, "").tone == "low"
+assert predict_flags.parse([*predict, "--tone", "high"], "").tone == "high"
 assert "gain" in detector_options.MAKING_FLAGS and "gain" in ABLATED
 runs = evaluate_flags.parse(["--dataset", "mvtec", "--method", "nearest", "--ablate", "gain=1,3"], "")
 assert [run.gain for run in runs] == [1.0, 3.0]
 assert method_config(vars(runs[1])).gain == 3.0
+tiny = ["--method", "nearest", "--model", "timm/test_vit", "--layers", "1", "--pretrained", "none"]
+runs = evaluate_flags.parse(["--dataset", "mvtec", *tiny, "--ablate", "limit=2,4"], "")
+limited = [new_config(run)[0] for run in runs]
+assert [config.limit for config in limited] == [2, 4] and name_of(limited[1]).endswith("_limit4")
 
 stored = a_config(14)
 assert stored["options"]["gain"] == 1.0
-one, two = (from_stored(RunConfig, a_config(14, options__gain=gain)) for gain in (1.0, 2.5))
+one, two = (from_stored(RunConfig, {"limit": 0, **a_config(14, options__gain=gain)}) for gain in (1.0, 2.5))
 for what in ("maps", "run", "row"):
     assert one.identity(what) != two.identity(what)
 assert "--gain 2.5" in framing(two) and unlike_the_paper(two) == "--gain 2.5"
 assert "--gain" not in framing(one) and unlike_the_paper(one) == ""
 assert (name_of(one), name_of(two)) == ("mul_13_2_0.5", "mul_13_2_0.5_gain2.5")
 try:
-    from_stored(RunConfig, a_config(14, options__gain=5))
+    from_stored(RunConfig, {"limit": 0, **a_config(14, options__gain=5)})
 except ConfigError as error:
     assert str(error) == "gain is 5, which is not a number from 0 to 4."
 else:
@@ -75,7 +88,7 @@ assert "gain" in signature(AnomalyDetector.from_backbone).parameters
 
 @pytest.mark.slow
 def test_a_new_option_is_one_field():
-    """utils/config.py with one more field, and nothing else changed."""
+    """One more field of a method, of a test run, of a command, and nothing else changed."""
     done = subprocess.run([sys.executable, "-c", A_NEW_OPTION], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

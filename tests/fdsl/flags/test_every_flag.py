@@ -14,6 +14,7 @@ import test
 import train
 from deploy import inspect_command, serve_command
 from fdsl import summarize
+from fdsl.config.run_config import RunConfig
 from fdsl.flags import evaluate_flags, export_flags, page_flags, predict_flags, run_from_flags, train_flags
 from tests.support.constants import ROOT
 from tests.test_documents import DOCUMENTS, code_lines
@@ -164,6 +165,8 @@ def names_in(file):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_is_read(name, parser_of, capsys):
     read = set().union(*(names_in(ROOT / f"{file}.py") for file in READERS[name])) | set(DETECTORS)
+    if name == "test":
+        read |= {one.dest for one in options_of(RunConfig).values()}  # each by its field
     flags = {action.dest for action in parser_of(name)._actions}
     beside = {"help", "help_all", "config", "save_config", "debug", "max_pixels"}  # CommandLine reads them
     assert len(flags) > 3 and flags - read - beside == set()
