@@ -169,17 +169,6 @@ class AnomalyDetector:
         self.decision = replace(self.decision, threshold=threshold)
 
     @property
-    def false_alarm_rate(self) -> float | None:
-        """The target false-positive rate for which its own scores of normal images gave its threshold; None
-        for any other threshold."""
-        return self.decision.rate
-
-    @property
-    def trust(self) -> str:
-        """How far its threshold is to be trusted; "" where it is not of scores of normal images."""
-        return self.decision.trust
-
-    @property
     def heat_scale(self) -> tuple[float, float]:
         """The map values from which on pictures show heat, and show it opaque."""
         return self.decision.heat_scale(self.method.hottest)
@@ -277,8 +266,7 @@ class AnomalyDetector:
         self._refit(names, (), false_alarm_rate)
 
     def _refit(self, names: Sequence[str], more: Iterable[Photograph], rate: float | str | None) -> None:
-        """Fits its references without those of these names, and more; nothing has changed where that
-        fails."""
+        """Fits its references but for these names, and more; nothing has changed where that fails."""
         if self.method.takes_test_images:
             what = "This detector compares test images with each other"
             raise ConfigError(f"{what}: make it anew from its references and theirs.")
@@ -386,8 +374,7 @@ class AnomalyDetector:
 
     @whatever_the_default_device
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that was fitted: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
-        thresholds, and `references.*`."""
+        """Everything that was fitted, by the names that a saved detector has it under (docs/design.md)."""
         return tensors_of(self.scorer.detector, self.reader, self.references, self.decision.normal)
 
     @classmethod

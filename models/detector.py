@@ -93,7 +93,7 @@ class Detector(nn.Module):
 
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
-        views, given = views_of(self.encode.moved(images)), views_of(images)
+        views, given = views_of(self.encode.moved(images)), views_of(images)  # by which test images are known
         features = self.method.features(self.encode, views.whole, given.whole, self.memories.whole)
         maps = self.final_maps(views, features, match)
         found = self.method.combine(maps, features, self.side)
@@ -101,15 +101,15 @@ class Detector(nn.Module):
 
     def final_maps(self, views: Views, features: Features, match: Matching | None = None) -> FinalMaps:
         """The method's final maps of whole images with these features, of their tiles and windows."""
-        method, memories = self.method, self.memories
-        how = method, self.encode, views
+        method, encode, memories = self.method, self.encode, self.memories
         raw = self.whole.raw_maps(method, [features], memories.whole, match)
         whole, tiles, windows = self.counted_final(raw, views.roi), None, None
         if views.tiles is not None:
-            tiles = self.tiles.of_images(*how, memories.tiles, match, features.stored_as)
+            tiles = self.tiles.of_images(method, encode, views, memories.tiles, match, features.stored_as)
             tiles = self.counted_final(tiles, views.roi)
         if self.windows is not None:
-            windows = self.windows.of_images(*how, self.window_memory, match, raw, whole)
+            memory = self.window_memory
+            windows = self.windows.of_images(method, encode, views, memory, match, raw, whole)
             windows = self.counted_final(windows, views.roi)
         return FinalMaps(whole, tiles, windows)
 

@@ -206,7 +206,7 @@ def set_threshold(
         detector.calibrate(flags.rate)
     if detector.threshold:
         logger.info("threshold %.4g from %s", detector.threshold.score, detector.threshold.source)
-        if detector.trust:
-            logger.info("%s", detector.trust)
+        if detector.decision.trust:
+            logger.info("%s", detector.decision.trust)
     else:
         logger.info("no threshold: scores only")

@@ -334,7 +334,7 @@ def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
     """config.json: all that decides what comes out, and what else a reader wants to know."""
     state = {name: value for name, value in detector.tensors().items() if not name.startswith(NOT_OF_MAPS)}
     digest = fingerprint(state) if state else ""
-    facts = {"trust": detector.trust, "min_area": detector.min_area, **more}
+    facts = {"trust": detector.decision.trust, "min_area": detector.min_area, **more}
     return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **facts)
 
 
@@ -350,7 +350,7 @@ def finish(detector: AnomalyDetector, folder: PredictionFolder, coco: Path | Non
             totals,
             detector.threshold,
             detector_facts(detector.config),
-            detector.trust,
+            detector.decision.trust,
             command_line(),
             has_sheet,
         )
