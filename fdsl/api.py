@@ -209,13 +209,14 @@ class AnomalyDetector:
     ) -> None:
         """Fits the memory bank to references; what it held before is forgotten.
 
-        `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of
-        each, rotated by 360/rotations degrees, itself among them; "auto": see fdsl/references/rotation.py;
-        None: auto for `plus`, else 1. Take 1 where a wrong orientation is a defect. `false_alarm_rate`:
-        target false-positive rate of the threshold, which comes from the references alone (better:
-        `calibrate` with normal images); None: no threshold, sooner done. `test_images`: for method batch and
-        `with_batch`, the test images, two or more; of many, 200 are drawn. Near copies count
-        once, and a reference that shows no part is left out, with a warning. Raises DataError, ModelError.
+        `references`: a folder, or one or more photographs as `predict` takes them, in any order. `rotations`:
+        copies of each, rotated by 360/rotations degrees, itself among them; "auto": see
+        fdsl/references/rotation.py; None: auto for `plus`, else 1. Take 1 where a wrong orientation is a
+        defect. `false_alarm_rate`: target false-positive rate of the threshold, which comes from the
+        references alone (better: `calibrate` with normal images); None: no threshold, sooner done.
+        `test_images`: for method batch and `with_batch`, the test images, two or more; of many, 200 are
+        drawn. Near copies count once, and a reference that shows no part is left out, with a warning. Raises
+        DataError, ModelError.
         """
         if false_alarm_rate is not None:
             require_rate(false_alarm_rate)
