@@ -24,8 +24,8 @@ HEAT_FROM_RATE, OPAQUE_RATE = 0.5, 0.01
 
 @dataclass(frozen=True)
 class Decision:
-    """threshold: of image scores and maps; None: nothing is decided. normal: scores of normal images; None:
-    none are known."""
+    """What a detector decides by: its `threshold` (None: it decides nothing), and the scores of `normal` images
+    that it knows (None: no such scores)."""
 
     threshold: Threshold | None = None
     normal: NormalScores | None = None

@@ -1,7 +1,6 @@
 """The detector against the plain path, and the properties its users rely on."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +17,6 @@ from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
 from models.methods.subspace import Subspace
-from models.views.counted_patches import counting
 from models.views.sliding_windows import WindowGrid, window_origins
 from tests.support import plain
 from tests.support.detectors import raw_window_maps
@@ -603,10 +601,3 @@ def test_each_reference_is_matched_once_for_all_banks_that_it_begins(monkeypatch
         singly = [one.index(query, align) for one in alone]
         assert all(torch.equal(one, other) for one, other in zip(found, singly))
     assert rows == 2 * [30] * (4 + 7)
-
-
-def test_a_mask_on_an_apple_gpu_is_pooled_by_the_cpu():
-    """It pools no sizes that do not divide, as 518 pixels of 72 patches."""
-    masks = (noise(2, 518, 518) > 127).to(torch.uint8) * 255
-    there = SimpleNamespace(device=torch.device("mps"), cpu=lambda: masks)
-    assert torch.equal(counting(there, 72, 72), counting(masks, 72, 72))
