@@ -24,8 +24,8 @@ HEAT_FROM_RATE, OPAQUE_RATE = 0.5, 0.01
 
 @dataclass(frozen=True)
 class Decision:
-    """What a detector decides by: its `threshold` (None: it decides nothing), and the scores of `normal` images
-    that it knows (None: no such scores)."""
+    """What a detector decides by: its threshold, None where it decides nothing, and the scores of normal
+    images that it knows, if there are some."""
 
     threshold: Threshold | None = None
     normal: NormalScores | None = None
