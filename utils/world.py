@@ -211,6 +211,7 @@ def connected(world: World) -> Iterator[World]:
         # for their last tensors. Its part for CPUs does not hold the lock, so that part is released last.
         for_cpus = dist.group.WORLD._get_backend(torch.device("cpu"))
         yield world
+        world.wait()  # the first one may still write, and is watched until then
         dist.destroy_process_group()
         del for_cpus
 

@@ -65,3 +65,16 @@ def test_a_rank_that_is_slow_or_goes_on_is_waited_for(tmp_path, port, fast_beats
 
     codes, reported = in_ranks(2, action, tmp_path, port)
     assert codes == [0, 0] and "it is waited for" in reported[0] and "error" not in reported[0] + reported[1]
+
+
+def test_the_first_rank_is_watched_while_it_writes(tmp_path, port, fast_beats):
+    def action(rank):
+        start_logging()
+        with connected(find_world()) as world:
+            others = world.gathered(os.getpid())
+            before_leaving(lambda: os.kill(others[0], signal.SIGKILL))
+            if rank == 0:  # the other one has done its work
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+    codes, reported = in_ranks(2, action, tmp_path, port)
+    assert codes == [-signal.SIGKILL, 2] and "error: rank 0 (process" in reported[1]
