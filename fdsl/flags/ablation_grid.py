@@ -81,14 +81,10 @@ def combinations(
     args: argparse.Namespace, settings: Settings, parser: CommandLine
 ) -> list[argparse.Namespace]:
     """The flags of each combination, in the order of the values. `combination` holds its settings, name by
-    name as typed ("" where one has no use for it); combinations that mean the same run are one."""
+    name as typed ("" where one has no use for it)."""
     if not settings:
         return [argparse.Namespace(**vars(args), combination={})]
-    distinct: dict[str, argparse.Namespace] = {}
-    for values in product(*settings.values()):
-        one = _with(args, dict(zip(settings, values)), parser)
-        distinct.setdefault(as_text(one), one)
-    return list(distinct.values())
+    return [_with(args, dict(zip(settings, values)), parser) for values in product(*settings.values())]
 
 
 def as_text(args: argparse.Namespace, but_for: tuple[str, ...] = ()) -> str:

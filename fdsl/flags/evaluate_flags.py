@@ -71,7 +71,8 @@ def _refuse_several(args: argparse.Namespace, parser: CommandLine) -> None:
 def _combined(
     args: argparse.Namespace, tables: dict[str, Settings], parser: CommandLine
 ) -> list[argparse.Namespace]:
-    """The flags of each combination, table by table, and in it those of each checkpoint together."""
+    """The flags of each combination, table by table, and in it those of each checkpoint together; those that
+    mean the same run are one."""
     compared = bool(args.ablate or args.table) or len(_distinct(args.checkpoint)) > 1  # they end in a table
     made = [
         argparse.Namespace(**{**vars(args), "checkpoint": one, "table": name, "compared": compared})
