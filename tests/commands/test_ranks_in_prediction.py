@@ -327,7 +327,7 @@ def test_several_processes_go_on_with_the_run_of_one(place):
 
 def test_photographs_as_a_whole_are_followed_in_their_order(place, tmp_path, monkeypatch, logged):
     """Each process has every second batch."""
-    monkeypatch.setattr(Drift.__init__, "__defaults__", (3,))
+    monkeypatch.setattr(Drift.__init__, "__defaults__", (3, ()))
     for number in range(9):
         file = place.folder / f"line/{number}.png"
         draw(file, number % 2)
