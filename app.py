@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     flags = parse(argv, __doc__)
     logger.info("loading the image model ...")
     from fdsl.flags.detector_from_flags import page_detector
-    from page.serve import Address, serve
+    from page.serve_page import Address, serve
 
     detector = page_detector(flags)
     address = Address(flags.host, flags.address, flags.port, flags.token)

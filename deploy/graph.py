@@ -12,8 +12,8 @@ import onnxruntime
 from PIL import Image
 
 from data.images import photograph_to_array
-from deploy.boxes import find_boxes
 from deploy.metadata import FIELDS, LARGEST_SIDE, OF_TILES, read_fields
+from deploy.numpy_boxes import find_boxes
 from utils.errors import ConfigError, DataError
 from utils.files import parsed_json
 from utils.grey_range import GreyRange

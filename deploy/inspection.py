@@ -13,7 +13,7 @@ from data.images import open_image
 from data.inputs import Listed, find_images
 from deploy.detector_flags import facts_of
 from deploy.graph import Graph
-from deploy.pictures import add_picture
+from deploy.pillow_pictures import add_picture
 from deploy.results import Folder
 from utils.ahead import computed_ahead
 from utils.console import put_json

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deploy.pictures import PICTURES
+from deploy.pillow_pictures import PICTURES
 from utils.files import as_cell, flush_to_disk, remove_folder, remove_leftovers, write_csv, write_json
 from utils.output_folder import CONFIG, foreign, is_of, refuse_foreign
 from utils.score_rows import filled_columns, write_scores

@@ -54,7 +54,7 @@ def command() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     require_packages()
-    from deploy.journal import Journal
+    from deploy.row_journal import Journal
     from deploy.service import Service
 
     graph = graph_of(args)

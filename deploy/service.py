@@ -13,8 +13,8 @@ from typing import Any
 
 from data.images import open_image
 from deploy.graph import Graph
-from deploy.journal import Journal
-from deploy.pictures import draw, encoded
+from deploy.pillow_pictures import draw, encoded
+from deploy.row_journal import Journal
 from utils.archives import held_in_memory
 from utils.drift import Drift
 from utils.errors import ConfigError, DataError

@@ -16,8 +16,8 @@ from data.images import open_image
 from data.inputs import find_images
 from deploy.detector_flags import facts_of
 from deploy.graph import Graph
-from deploy.journal import Journal, key
-from deploy.pictures import add_picture
+from deploy.pillow_pictures import add_picture
+from deploy.row_journal import Journal, key
 from utils import signals
 from utils.console import put_json
 from utils.drift import Drift

@@ -58,7 +58,7 @@ def files_of(*folders: str) -> list[Path]:
     )
 
 
-PRODUCT = files_of(".", "data", "models", "fdsl", "utils", "page")
+PRODUCT = files_of(".", "data", "models", "fdsl", "utils", "page", "deploy")
 MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in PRODUCT}
 MODULES |= {name.removesuffix(".__init__"): file for name, file in MODULES.items()}
 
@@ -135,7 +135,10 @@ def test_what_a_command_line_said_ends_in_flags():
         ROOT / "utils" / f"{name}.py" for name in ("arguments", "console", "command_line", "settings_file")
     ]
     scripts = {ROOT / "app.py", ROOT / "data" / "prepare.py", *readers_of_words}
-    flags = {*(ROOT / "fdsl" / "flags").glob("*.py"), *scripts}
+    of_deploy = {
+        ROOT / "deploy" / f"{name}.py" for name in ("detector_flags", "inspect_command", "serve_command")
+    }
+    flags = {*(ROOT / "fdsl" / "flags").glob("*.py"), *of_deploy, *scripts}
     assert {file for file in PRODUCT if "argparse" in imported(file)} <= flags
     readers = set()
     for name in ("test", "predict", "train", "export"):
@@ -193,7 +196,7 @@ EXPORT = [ROOT / "export.py", *sorted((ROOT / "fdsl" / "export").glob("onnx_*.py
 @pytest.mark.parametrize(
     "file, importing",
     [
-        ("requirements.txt", sorted(set(PRODUCT) - {*APP, *EXPORT})),
+        ("requirements.txt", sorted(set(PRODUCT) - {*APP, *EXPORT, *files_of("deploy")})),
         ("requirements-app.txt", APP),
         ("requirements-export.txt", EXPORT),
         ("deploy/requirements.txt", ON_THE_LINE),

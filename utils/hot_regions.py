@@ -1,4 +1,4 @@
-"""The boxes of an anomaly map's hot regions, which OpenCV (fdsl/boxes.py) or NumPy (deploy/boxes.py)
+"""The boxes of an anomaly map's hot regions, which OpenCV (fdsl/boxes.py) or NumPy (deploy/numpy_boxes.py)
 labels."""
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deploy.journal import Journal, key
+from deploy.row_journal import Journal, key
 from tests.support.predictions import rows, stored_row
 from utils.errors import ConfigError
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from deploy.boxes import mask_of
+from deploy.numpy_boxes import mask_of
 from utils.files import write_bytes
 from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
 from utils.hot_regions import upsample
