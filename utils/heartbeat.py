@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from utils import signals
@@ -38,8 +38,7 @@ def watched(rank: int, size: int) -> Iterator[None]:
     yield  # after an error it goes on until the process ends
     leaving.set()
     watch.join()
-    with suppress(RuntimeError):  # without torchrun the store ends with the first process
-        store.add(_name("count", rank), LEFT)
+    store.add(_name("count", rank), LEFT)
 
 
 def _own_store() -> Store:

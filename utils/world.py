@@ -212,8 +212,9 @@ def connected(world: World) -> Iterator[World]:
         for_cpus = dist.group.WORLD._get_backend(torch.device("cpu"))
         yield world
         world.wait()  # the first one may still write, and is watched until then
-        dist.destroy_process_group()
-        del for_cpus
+    world.wait()  # without torchrun the store ends with the first one
+    dist.destroy_process_group()
+    del for_cpus
 
 
 def fresh_part(store: Store, world: World) -> Store:
