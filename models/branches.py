@@ -66,9 +66,15 @@ class Branch(ABC):
         self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
     ) -> Tensor:
         """The method's raw maps (M,B,H,W) of the images with these parts; `match` replaces the branch's."""
+        return self.merged(self._scored(method, parts, memory, match))
+
+    def _scored(
+        self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
+    ) -> Tensor:
+        """The raw maps (M,.,n) of all parts, one after the other."""
         chosen = self._matching(match)
         raw = [self._raw(method, part, memory, one) for part, one in chosen.over(parts)]
-        return self.merged(raw[0] if len(raw) == 1 else torch.cat(raw, dim=1))
+        return raw[0] if len(raw) == 1 else torch.cat(raw, dim=1)
 
     def _moved(self, encode: Encoder, views: Views) -> Views:
         """The branch's part of images, on the backbone's device."""
@@ -85,7 +91,7 @@ class Branch(ABC):
 
     @abstractmethod
     def merged(self, raw: Tensor) -> Tensor:
-        """Raw maps of all parts, one after the other (M,.,n) -> (M,B,H,W)."""
+        """Raw maps from `_scored` -> (M,B,H,W)."""
 
 
 def _refuse_equal_patches(parts: Iterable[Features]) -> Iterator[Features]:
@@ -250,9 +256,14 @@ class Windows(Branch):
         """The raw maps (M,B,G,G) of images. With a budget the map that the whole images' `final` maps
         (M,B,G,G) give says where windows are worth it, and their `raw` maps stand where none is."""
         want, found = method.want | (match or self.match).want, []
-        weights = method.summarise(final)[0].cpu() if self.budget else None  # of all at once: the host waits
+        if not self.budget:  # stitched at once: a GPU adds each window of all images in one step
+            for view in views.each():
+                scored = self._scored(method, self.encoded(encode, view, want), memory, match)
+                found.append(self.grid.as_cut(scored))
+            return self.grid.stitch(torch.stack(found, dim=1))
+        weights = method.summarise(final)[0].cpu()  # of all images at once, for the host waits
         for number, view in enumerate(views.each()):
-            own = self if weights is None else self.chosen_by(raw[:, number : number + 1], weights[number])
+            own = self.chosen_by(raw[:, number : number + 1], weights[number])
             found.append(own.raw_maps(method, own.encoded(encode, view, want), memory, match))
         return torch.cat(found, dim=1)
 
