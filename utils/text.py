@@ -42,8 +42,8 @@ def decoded(content: bytes, errors: str = "strict") -> str:
 
 
 def as_text(what: str, value: Any) -> str:
-    """`value`, if it is text; else ConfigError, which calls it `what`."""
-    if not isinstance(value, str):
+    """`value`, if it is printable text of a usual length; else ConfigError, which calls it `what`."""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_SENTENCE:
         raise ConfigError(f"{what} {one_line(repr(value), 40)} is no text.")
     return value
 

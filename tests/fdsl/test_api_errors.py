@@ -145,7 +145,9 @@ def test_what_is_no_name_of_a_file(made, value):
             refuse()
 
 
-@pytest.mark.parametrize("value", NO_TEXT, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", (*NO_TEXT, "a\0\x1b[2J", "x" * 5000), ids=lambda value: type(value).__name__
+)
 def test_what_is_no_text(made, tiny_configs, tmp_path, value):
     made.save(tmp_path / "part.safetensors")
     files = {"model_config": tiny_configs, **BACKBONE_OPTIONS}
