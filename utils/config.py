@@ -117,8 +117,8 @@ of_text = partial(option, group=TEXT_FLAGS, needs=TEXT)
 @dataclass(frozen=True)
 class MethodConfig(Options):
     """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
-    components (`Method.parts`) are left out, and whether mutual scoring of the test images or text is added.
-    roi, ignore: masks of what is evaluated, and of what is not (data/region_of_interest.py).
+    components (`Method.components`) are left out, and whether mutual scoring of the test images or text is
+    added. roi, ignore: masks of what is evaluated, and of what is not (data/region_of_interest.py).
     grey_range: of images of more than 8 bits (utils/grey_range.py).
     object (or BY_CATEGORY), normal_words, damaged_words: the text prompts (models/backbones/text/prompts.py);
     none: the usual words."""
@@ -132,7 +132,7 @@ class MethodConfig(Options):
         needs=HEADS,
         trained=True,
         short={False: "nonam"},
-        help="neighbour aggregation (default 1)",
+        help="1: maps are refined by neighbour aggregation (NAM); 0: they are not (default 1)",
     )
     fd: str = option(
         "abs",
@@ -141,7 +141,8 @@ class MethodConfig(Options):
         needs=HEADS,
         trained=True,
         short="fd-{}",
-        help="feature discrepancy that heads are trained on (default $default)",
+        help="discrepancy d of a feature t from its nearest normal feature m, for the heads: abs: |t - m|; "
+        "signed: t - m; context: t + |t - m|; none: t, without references (default $default)",
     )
     align: str = option(
         "mulmax",
@@ -237,8 +238,8 @@ class WindowConfig(Options):
         short="{}",
         together=True,
         fused=True,
-        help="nan: no windows; mul: fused with the whole image; onlywin: windows alone (default $default; "
-        "nan where there are no trained heads)",
+        help="local windows, which are crops of the image: nan: none; mul: fused with the whole image; "
+        "onlywin: without it (default $default; nan without trained heads)",
     )
     win_size: int = patches(13, short="{}", together=True, help="side of a window (default $default)")
     win_stride: int = patches(
@@ -264,8 +265,8 @@ class WindowConfig(Options):
         research=True,
         choices=INDEX_MEMORIES,
         short={"1": "index", "window": "ownindex"},
-        help="candidates among the reference windows: 0 all; 1 the top k of all windows together, by their "
-        "image embeddings, as published; window: each window's own top k (default $default)",
+        help="reference windows that a window may match: 0: all; 1: those most similar to any window of the "
+        "image, as published; window: those most similar to itself, the fastest (default $default)",
     )
     window_memory: str = of_windows(
         OWN_WINDOWS,
@@ -309,8 +310,8 @@ class RuntimeOptions(CommandOptions):
     precision: str = option(
         "auto",
         choices=("auto", "fp32", "bf16", "fp16"),
-        help="of the backbone's products (default $default: fp16 on a GPU, bf16 on a CPU that has it in "
-        "hardware, else fp32)",
+        help="floating-point type of the image encoder (default $default: fp16 on a GPU, bf16 on a CPU that "
+        "has it in hardware, else fp32)",
     )
     workers: int | None = option(
         None, span=(0, 64), metavar="N", help="processes that load images (default: by cores)"

@@ -52,11 +52,11 @@ class Combined:
     @property
     def unknown_component(self) -> str:
         """A component to leave out that the method does not have; "" for none."""
-        return next((one for one in self.options.leave_out if one not in self.method.parts), "")
+        return next((one for one in self.options.leave_out if one not in self.method.components), "")
 
     @property
     def components(self) -> str:
-        names = ", ".join(self.method.parts)
+        names = ", ".join(self.method.components)
         return f"its components are {names}" if names else "it has no components to leave out"
 
     @property

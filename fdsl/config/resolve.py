@@ -112,7 +112,7 @@ def lacking(method: type[MethodFacts], winmode: str, fd: str | None, with_text: 
         WINDOWS: winmode != "nan",
         HEADS: method.needs_heads,
         SEARCH: method.matches and fd != "none",
-        COMPONENTS: method.parts,
+        COMPONENTS: method.components,
         TEXT: method.reads_text or with_text,
     }
     return [need for need, is_there in has.items() if not is_there]

@@ -34,7 +34,7 @@ FUSED = [name for name, one in options_of(WindowConfig).items() if one.fused and
 WITHOUT_WINDOWS = [name for name, one in options_of(WindowConfig).items() if one.needs != WINDOWS]
 OF_MAPS = ("method", "checkpoint_digest", "backbone", "options", "device", "precision", "rotations")
 SCORES_IN_WORDS = (
-    "max: the method's own image score, or the mean over layers of the highest value of each one's map; "
+    "max: the highest value of each layer's map, averaged over layers, or the method's own score; "
     "top1: the mean of the highest 1 % of the map"
 )
 
@@ -149,8 +149,9 @@ class RunConfig(Options):
         group="references",
         flag_name="rotate-references",
         metavar="N|auto",
-        help="store N rotated copies of each reference; not where a wrong orientation is a defect; auto: 8, "
-        "or 1 where the references show that rotation brings nothing (default auto for plus, else $default)",
+        help="orientations of each reference in the memory bank, 360/N degrees apart; 1 where a wrong "
+        "orientation is a defect; auto: 8, or 1 where rotation brings the references no closer to each other "
+        "(default auto for plus, else $default)",
     )
     grey: dict[str, list[float]] | None = None
 

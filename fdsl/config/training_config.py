@@ -50,11 +50,13 @@ class Recipe(Options):
         help="references of each category (default $default; with synthetic defects 1)",
     )
     batch_size: int = option(8, span=(1, 10**9), help="images of a step (default $default)")
-    learning_rate: float = option(1e-3, span=(0, 1), above=True, help="of Adam (default $default)")
+    learning_rate: float = option(
+        1e-3, span=(0, 1), above=True, metavar="RATE", help="learning rate of Adam (default $default)"
+    )
     augmentation: str = option(
         "none",
         choices=AUGMENTATIONS,
-        help="default as published for the dataset; synthetic: synthetic defects, drawn on normal training "
+        help="default as published for the dataset; synthetic: synthetic defects, added to normal training "
         "images, which need no masks; mixed: these, and the defects with masks",
     )
     seed: int = option(

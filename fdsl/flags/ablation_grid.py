@@ -41,8 +41,8 @@ def add_ablate_flags(parser: argparse.ArgumentParser) -> None:
         type=name_part,
         nargs="+",
         metavar="NAME",
-        help="the table is RESULTS/MODEL/DATASET/NAME.md, .csv and .json (default ablation; of several "
-        "ablation_SETTING), a name for each --ablate; without --ablate a table of shots and checkpoints",
+        help="name of the results table RESULTS/MODEL/DATASET/NAME.md, .csv and .json, one for each --ablate "
+        "(default ablation; of several ablation_SETTING); without --ablate: of shots and checkpoints",
     )
 
 

@@ -43,8 +43,8 @@ class ThresholdOptions(CommandOptions):
     calibration: Sequence[str] = option(
         (),
         metavar="DIR|FILE",
-        help="further normal images, for the threshold; it is their conformal quantile, which is more "
-        "reliable: a rate of 0.01 takes 99 of them, 0.05 takes 19",
+        help="more normal images, for a reliable threshold: their conformal quantile; at least 99 for a rate of "
+        "0.01, 19 for 0.05",
     )
     threshold: float | str | None = option(
         None,

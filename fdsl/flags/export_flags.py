@@ -28,14 +28,14 @@ class ExportFlags(CommandOptions):
     weights: str = option(
         "fp32",
         choices=("fp32", "fp16"),
-        help="fp16: in half the size; weights and memory are kept in float16, maps move by about 0.001, and "
-        "nothing is computed faster (default $default)",
+        help="fp16: in half the size; weights and memory bank are stored in float16, maps move by about "
+        "0.001, and nothing is computed faster (default $default)",
     )
     operators: str = option(
         "onnxruntime",
         choices=("onnxruntime", "onnx"),
-        help="onnx: the standard's alone; for OpenVINO and for other programs than onnxruntime, whose own "
-        "ones are faster where it computes by itself (default $default)",
+        help="onnx: standard ONNX operators only; OpenVINO and other programs need them, in onnxruntime they "
+        "are slower (default $default)",
     )
     pretrained: str | None = option(
         None, metavar="TAG|FILE", help="where the backbone's weights lie now; if they have moved"

@@ -22,7 +22,7 @@ Flags = TypeVar("Flags", bound=CommandOptions)
 # What the help texts of options say of the methods: `$name` -> the text.
 OF_METHODS = {
     "components": "; ".join(
-        f"{name}: {', '.join(method.parts)}" for name, method in METHODS.items() if method.parts
+        f"{name}: {', '.join(method.components)}" for name, method in METHODS.items() if method.components
     ),
     "text_methods": ", ".join(name for name, method in METHODS.items() if method.takes_text),
 }

@@ -25,7 +25,7 @@ from models.methods.bilateral import bilateral, nearness
 from models.methods.registry import PlusFacts
 from models.views.tile_maps import resized, smoothed
 
-COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K = PlusFacts.parts
+COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K = PlusFacts.components
 SAMPLES = 8  # residuals of a layer per dimension, at most, from which the whitening is estimated
 FEW = 1 / 8  # of the images may be left out before the whitening is estimated anew
 REGULARISATION = 0.3  # of the mean eigenvalue: added to each, so that no direction's weight is unlimited

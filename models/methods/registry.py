@@ -46,7 +46,7 @@ class PlusFacts(MethodFacts):
     own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
     takes_text = True
     rotations = AUTO
-    parts = ("common-mode", "whitening", "bilateral", "self-dissimilarity", "top-k")
+    components = ("common-mode", "whitening", "bilateral", "self-dissimilarity", "top-k")
 
 
 class BatchFacts(MethodFacts):

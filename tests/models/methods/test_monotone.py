@@ -58,7 +58,7 @@ def test_from_raw_maps_on_nothing_falls(kind, data):
         assert (second >= first - ROUNDING).all()
 
 
-@pytest.mark.parametrize("left_out", [(), *((part,) for part in Plus.parts)])
+@pytest.mark.parametrize("left_out", [(), *((part,) for part in Plus.components)])
 @few
 @given(distances=risen(2 * LAYERS, 1, GRID**2), seed=st.integers(0, 2**31))
 def test_neither_map_nor_score_of_plus_falls(left_out, distances, seed):

@@ -187,14 +187,14 @@ def test_without_all_of_its_parts_it_is_nearest(tiny_backbone, photos):
     from models.methods.nearest import Nearest
 
     plain = Detector(tiny_backbone, Nearest(tiny_backbone.width, 2), SIDE, NO_WINDOWS)
-    detector = detector_of(tiny_backbone, Plus.parts)
+    detector = detector_of(tiny_backbone, Plus.components)
     for one in (plain, detector):
         one.fit(photos[:2])
     assert torch.allclose(detector(photos[3:]).base, plain(photos[3:]).base, atol=1e-6)
     assert torch.allclose(detector(photos[3:]).base_score, plain(photos[3:]).base_score, atol=1e-6)
 
 
-@pytest.mark.parametrize("part", Plus.parts)
+@pytest.mark.parametrize("part", Plus.components)
 def test_each_part_can_be_left_out_and_does_something(tiny_backbone, photos, part):
     whole, other = detector_of(tiny_backbone), detector_of(tiny_backbone, [part])
     for one in (whole, other):
