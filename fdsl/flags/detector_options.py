@@ -43,8 +43,8 @@ class ThresholdOptions(CommandOptions):
     calibration: Sequence[str] = option(
         (),
         metavar="DIR|FILE",
-        help="more normal images, for a reliable threshold: their conformal quantile; at least 99 for a rate of "
-        "0.01, 19 for 0.05",
+        help="more normal images, for a reliable threshold; it is their conformal quantile: "
+        "at least 99 for a rate of 0.01, 19 for 0.05",
     )
     threshold: float | str | None = option(
         None,
