@@ -57,7 +57,12 @@ class Predictor:
     @whatever_the_default_device
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
         """RGB photographs -> the input (B,[1+T,]C,S,S) uint8 of `begin`; DataError for what are none."""
-        given = list(photographs) if isinstance(photographs, Iterable) else [photographs]
+        try:
+            given = list(photographs)
+            for one in given:
+                one.load()
+        except (AttributeError, TypeError, ValueError, OSError):  # no images, or closed or cut off ones
+            given = []
         if not given or not all(isinstance(one, Image.Image) and one.mode == "RGB" for one in given):
             raise DataError(f"{one_line(photographs, 60)}: are no RGB photographs; give PIL images")
         return self.scorer.to_batch(given)

@@ -96,7 +96,16 @@ def test_what_is_no_image(made, tmp_path, kind):
             refuse()
 
 
-NO_BATCHES = (None, "x", 5, [], np.zeros((1, 3, 32, 32), np.uint8), torch.zeros(1, 3, 32, 32), torch.ones(3))
+NO_BATCHES = (
+    None,
+    "x",
+    5,
+    [],
+    torch.zeros(()),
+    np.zeros((1, 3, 32, 32), np.uint8),
+    torch.zeros(1, 3, 32, 32),
+    torch.ones(3),
+)
 
 
 @pytest.mark.parametrize("value", NO_BATCHES, ids=lambda value: type(value).__name__)
@@ -107,6 +116,12 @@ def test_what_is_no_batch(made, value):
         made.to_batch(value)
     with pytest.raises(DataError, match="sizes are not 1 pairs"):
         made.begin_batch(made.to_batch([Image.new("RGB", (8, 8))]), value)
+
+
+@pytest.mark.parametrize("make", [closed, cut])
+def test_a_batch_of_images_that_cannot_be_read(made, tmp_path, make):
+    with pytest.raises(DataError, match="are no RGB photographs"):
+        made.to_batch([make(tmp_path)])
 
 
 def test_labels_that_are_none(made):
