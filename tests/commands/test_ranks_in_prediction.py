@@ -196,7 +196,7 @@ def test_killed_while_joining(place, monkeypatch):
         os.replace = replace
         as_command(predict.main, arguments_of(place, "joining"))
 
-    assert of_ranks(place, 2, "joining", action=action)[0] == [-9, 0]
+    assert of_ranks(place, 2, "joining", action=action)[0] == [-9, 2]
     assert len(list((place.folder / "joining/pictures").iterdir())) == 4
     assert of_ranks(place, 2, "joining", "--resume")[0] == [0, 0]
     assert files(place.folder / "joining") == place.whole
