@@ -25,6 +25,7 @@ def test_a_rank_that_hangs_is_named_and_given_up(tmp_path, port, fast_beats, sto
         with connected(find_world()) as world:
             others = world.gathered(os.getpid())
             before_leaving(lambda: os.kill(others[stopped], signal.SIGKILL))  # as torchrun does then
+            world.wait()
             if rank == stopped:
                 os.kill(os.getpid(), signal.SIGSTOP)
             world.wait()
@@ -73,6 +74,7 @@ def test_the_first_rank_is_watched_while_it_writes(tmp_path, port, fast_beats):
         with connected(find_world()) as world:
             others = world.gathered(os.getpid())
             before_leaving(lambda: os.kill(others[0], signal.SIGKILL))
+            world.wait()
             if rank == 0:  # the other one has done its work
                 os.kill(os.getpid(), signal.SIGSTOP)
 
