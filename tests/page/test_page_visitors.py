@@ -87,9 +87,9 @@ def test_eight_visitors_at_once(client):
 
 
 def test_fits_that_wait_leave_threads_for_pages(detector, tmp_path, monkeypatch):
-    from page import fit, serve, server
+    from page import fit, serve_page, server
 
-    assert serve.THREADS >= server.WAITING + 4
+    assert serve_page.THREADS >= server.WAITING + 4
     monkeypatch.setattr(server, "WAITING", 3)
     visitors = []
     page = make_server(detector, tmp_path / "more", LIMITS).test_client()
