@@ -536,8 +536,8 @@ def test_of_equally_near_tokens_the_first_reference_has_the_match(align):
     tokens = unit_tokens(30)
     bank = bank_of(tokens.repeat(3, 1)[None], 3)
     assert torch.equal(bank.index(tokens[None], align)[0], torch.arange(30))
-    turned = bank_of(torch.cat([-tokens, tokens, tokens])[None], 3)
-    assert torch.equal(turned.index(tokens[None], align)[0], 30 + torch.arange(30))
+    mirrored = bank_of(torch.cat([-tokens, tokens, tokens])[None], 3)
+    assert torch.equal(mirrored.index(tokens[None], align)[0], 30 + torch.arange(30))
 
 
 @pytest.mark.parametrize("broken", [0, 1])
