@@ -26,6 +26,7 @@ from models.ensemble.mutual_scoring import ComparedImages, WithMutualScoring
 from models.method import Memories
 from utils.config import MethodConfig
 from utils.errors import ConfigError, ModelError, is_out_of_memory
+from utils.files import remove_leftovers
 from utils.grey_range import GreyRange
 from utils.options import as_stored
 from utils.text import one_line, printable
@@ -40,6 +41,7 @@ NORMALISATION = "references.normalisation"  # (2,3): mean and deviation of float
 
 def save_detector(path: Path, tensors: Mapping[str, Tensor], metadata: DetectorMetadata) -> None:
     """Writes tensors, configuration and threshold to `path`, whole or not at all."""
+    remove_leftovers(Path(path))
     write_tensor_file(Path(path), tensors, METADATA_KEY, as_stored(metadata))
 
 

@@ -1,12 +1,13 @@
-"""Kills train.py, test.py, predict.py and export.py at file-system events of theirs and lets them go on.
+"""Kills train.py, test.py, predict.py (also where it changes a saved detector) and export.py at file-system
+events of theirs and lets them go on.
 
     python tests/drivers/kills.py [--kills 40]
 
-An event is a file under the run's folder that is opened for writing, flushed to the disk, renamed, removed or
-cut, or a folder that is made or removed. One process runs undisturbed and counts its events; then, for
-moments spread evenly over them, a process is killed (SIGKILL) just before the event, the same command is
-given again, and what it leaves must equal what the undisturbed run left. Processes are forked from one that
-has imported everything. POSIX only.
+An event is a file under the run's folder or the temporary one that is opened for writing, flushed to the
+disk, renamed, removed or cut, or a folder that is made or removed. One process runs undisturbed and counts
+its events; then, for moments spread evenly over them, a process is killed (SIGKILL) just before the event,
+the same command is given again, and what it leaves must equal what the undisturbed run left. Processes are
+forked from one that has imported everything. POSIX only.
 """
 
 import argparse
@@ -27,14 +28,17 @@ from tests.support.small_runs import Place, command, files
 
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 NEVER_LEFT = (".tmp", ".new", ".lock", ".parts", ".partial", ".unfinished.safetensors")
-NAMES = ("train", "test", "predict", *(("export",) if find_spec("onnxscript") else ()))
+CHANGES = {"forget": ("--forget", "000.png"), "grow": ("--add-references", "cup/test/good")}  # of a detector
+CHANGED = "changed.safetensors"  # is there before, as another detector
+NAMES = ("train", "test", "predict", *CHANGES, *(("export",) if find_spec("onnxscript") else ()))
 
 
 class Events:
     """Counts the events of this process under `folder`, and kills it before number `fatal` (None: never)."""
 
     def __init__(self, folder: Path, fatal: int | None) -> None:
-        self.folder, self.fatal, self.count = os.path.abspath(folder), fatal, 0
+        self.folders = (os.path.abspath(folder), tempfile.gettempdir())
+        self.fatal, self.count = fatal, 0
         self._fsync = os.fsync
 
     def begin(self) -> None:
@@ -46,7 +50,7 @@ class Events:
             return
         if event == "open" and not self._writes(given):
             return
-        if os.path.abspath(os.fsdecode(given[0])).startswith(self.folder):
+        if os.path.abspath(os.fsdecode(given[0])).startswith(self.folders):
             self._happens()
 
     @staticmethod
@@ -101,6 +105,11 @@ def arguments_of(place: Place, name: str, folder: Path) -> list[str]:
         return place.test("--results", str(folder))
     if name == "export":
         return ["--detector", str(detector_of(place)), "--output", str(folder / "part.onnx")]
+    if name in CHANGES:
+        flag, given = CHANGES[name]
+        given = str(place.data / given) if name == "grow" else given
+        where = ["--model-config", str(place.configs), "--device", "cpu", "--save-detector"]
+        return ["--detector", str(detector_of(place)), flag, given, *where, str(folder / CHANGED)]
     return place.predict("--resume", "--save-maps", "--output", str(folder))
 
 
@@ -112,7 +121,8 @@ def detector_of(place: Place) -> Path:
 def at_events(place: Place, name: str, kills: int, work: Path) -> dict:
     """Kills one command at `kills` of its events; returns what is printed. AssertionError where a run does
     not go on to the very same files."""
-    main, log = command(name).main, work / f"{name}.log"
+    log = work / f"{name}.log"
+    main = command("predict" if name in CHANGES else name).main
 
     def run(folder: Path, fatal: int | None = None) -> tuple[int, int]:
         return forked(main, arguments_of(place, name, folder), folder, log, fatal)
@@ -122,8 +132,16 @@ def at_events(place: Place, name: str, kills: int, work: Path) -> dict:
     wanted, killed = files(work / f"{name}-whole"), 0
     for number in sorted({1 + count * moment // kills for moment in range(kills)}):
         folder = work / f"{name}-{number}"
+        if name in CHANGES:
+            folder.mkdir()
+            shutil.copyfile(detector_of(place), folder / CHANGED)
         status, _ = run(folder, number)
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (number, log.read_text())
+        if name in CHANGES:
+            whole = (detector_of(place).read_bytes(), (work / f"{name}-whole" / CHANGED).read_bytes())
+            assert (folder / CHANGED).read_bytes() in whole, f"killed before event {number}: half a detector"
+            left = [one for one in os.listdir(tempfile.gettempdir()) if not one.startswith("torchinductor")]
+            assert not left, f"killed before event {number}, {name} left {left} in the temporary folder"
         status, _ = run(folder)
         assert status == 0, (number, log.read_text())
         assert files(folder) == wanted, f"killed before event {number}, {name}.py left other files"
@@ -131,13 +149,14 @@ def at_events(place: Place, name: str, kills: int, work: Path) -> dict:
         assert not left, f"killed before event {number}, {name}.py left {left}"
         killed += 1
         shutil.rmtree(folder)
-    return {"command": f"{name}.py", "events": count, "kills": killed}
+    return {"command": name if name in CHANGES else f"{name}.py", "events": count, "kills": killed}
 
 
 def measure(kills: int) -> Iterator[dict]:
-    """All three commands, each killed at `kills` events; a row as soon as a command is done."""
+    """Every command, each killed at `kills` events; a row as soon as a command is done."""
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+        work, tempfile.tempdir = Path(folder), str(Path(folder, "temporary"))
+        os.mkdir(tempfile.tempdir)
         place = Place(work / "place")
         fitted = place.predict("--save-detector", str(detector_of(place)), "--output", str(work / "fitted"))
         for name, arguments in (("train", place.train()), ("predict", fitted)):
