@@ -28,6 +28,7 @@ import logging
 from fdsl.flags.predict_flags import parse
 from utils.command import run_command
 from utils.console import put_line
+from utils.errors import ConfigError
 from utils.live_sources import live_source
 from utils.world import connected, find_world
 
@@ -55,27 +56,24 @@ def main(argv: list[str] | None = None) -> int:
         for given in (photographs, flags.references, flags.add_references, flags.calibration):
             refuse_missing(given)
     logger.info("loading the image model ...")
-    from fdsl.commands.inspect_photographs import inspect, inspect_in_ranks, prepare, report
+    from fdsl.commands.inspect_photographs import inspect, prepare, report
     from fdsl.flags.detector_from_flags import detector_of, inspection_of
-    from fdsl.parallel.by_batch import meeting_place
 
     if not flags.input:  # a saved detector is changed, and no photographs are looked at
         if world.is_first:
             detector_of(flags)
         return 0
-    as_json = flags.format == "json"
-    if world.joined:
-        meeting_place(flags.output)  # refused before the others are waited for
+    if world.joined and not flags.output:  # before the others are waited for
+        raise ConfigError("Several processes need a common folder: name it with --output DIR.")
     with connected(world):
         wanted = inspection_of(flags, world.restarted())
         detector = world.agree(
             lambda: prepare(wanted, lambda: detector_of(flags, saves=world.is_first), world),
             wanted.facts_with,
         )
-        totals = inspect_in_ranks(detector, wanted, world, as_json) if world.joined else None
-    if not world.is_first:
+        totals = inspect(detector, wanted, world, flags.format == "json")
+    if totals is None:
         return 0
-    totals = totals or inspect(detector, wanted, as_json)
     report(totals, detector, wanted)
     return 1 if flags.exit_code and totals.anomalous else 0
 

@@ -38,13 +38,12 @@ logger = logging.getLogger("fdsl")
 def main(argv: list[str] | None = None) -> None:
     several = parse(argv, __doc__)
     logger.info("loading the image model ...")
-    from fdsl.commands.evaluate_runs import evaluate_runs
+    from fdsl.commands.evaluate_runs import evaluate_runs, facts_of
     from fdsl.evaluation.ablation_table import write_ablations
     from fdsl.evaluation.plan import unique
     from fdsl.evaluation.single_pass import grouped_by_backbone
     from fdsl.evaluation.submission import refuse, write_submission
     from fdsl.flags.run_from_flags import evaluation_options, plan
-    from fdsl.parallel.by_category import facts_of
 
     with connected(find_world()) as world:
         options = evaluation_options(several[0], world.restarted())

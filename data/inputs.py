@@ -15,8 +15,8 @@ from data.images import IMAGE_SUFFIXES
 from data.listing import is_folder, visible_entries, why_unread
 from utils.archives import contents_of, is_archive, is_file, refuse_compressed
 from utils.errors import DataError
+from utils.files import CONFIG, is_made_by
 from utils.live_sources import SAVE_PICTURES, is_camera
-from utils.output_folder import CONFIG, is_of
 from utils.text import as_key, decoded, printable, without_password
 
 logger = logging.getLogger("fdsl")
@@ -196,7 +196,7 @@ def _image(entry: os.DirEntry) -> Iterator[PathAndReason]:
 
 def _holds_results(folder: str) -> bool:
     """Whether predict.py wrote into the folder; logged once."""
-    holds_results = is_of(Path(folder, CONFIG), PREDICTIONS)
+    holds_results = is_made_by(Path(folder, CONFIG), PREDICTIONS)
     if holds_results and os.path.realpath(folder) not in _warned:
         _warned.add(os.path.realpath(folder))
         logger.info("%s holds results of predict.py: their pictures are not inspected", printable(folder))

@@ -8,8 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from deploy.pillow_pictures import PICTURES
-from utils.files import as_cell, flush_to_disk, remove_folder, remove_leftovers, write_csv, write_json
-from utils.output_folder import CONFIG, foreign, is_of, refuse_foreign
+from utils.files import (
+    CONFIG,
+    as_cell,
+    flush_to_disk,
+    foreign,
+    is_made_by,
+    refuse_foreign,
+    remove_folder,
+    remove_leftovers,
+    write_csv,
+    write_json,
+)
 from utils.score_rows import filled_columns, write_scores
 
 MARKER = "deploy/inspect.py"
@@ -29,7 +39,7 @@ class Folder:
         if os.path.lexists(self.partial):  # of a run that was interrupted
             remove_leftovers(self.partial / CONFIG)
             left = set(os.listdir(self.partial)) if self.partial.is_dir() else {PARTIAL}
-            if not left <= {*names} or left and not is_of(self.partial / CONFIG, MARKER):
+            if not left <= {*names} or left and not is_made_by(self.partial / CONFIG, MARKER):
                 raise foreign(folder, PARTIAL, MARKER)
             remove_folder(self.partial)
         write_json(self.partial / CONFIG, {"made_by": MARKER, **facts})

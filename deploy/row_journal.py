@@ -11,8 +11,16 @@ from typing import IO, Any
 
 from deploy.results import ROWS, SKIPPED, TABLE
 from utils.errors import ConfigError
-from utils.files import as_cell, csv_cells, flush_to_disk, read_json, write_csv, write_json
-from utils.output_folder import CONFIG, refuse_foreign
+from utils.files import (
+    CONFIG,
+    as_cell,
+    csv_cells,
+    flush_to_disk,
+    read_json,
+    refuse_foreign,
+    write_csv,
+    write_json,
+)
 from utils.score_rows import COLUMNS, cells_of, parsed_row, write_scores
 from utils.text import printable
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import astuple, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from fdsl.factory import backbone_of_detector, make_method
 from fdsl.references.fitted_references import FittedReferences
 from fdsl.references.reference_store import FILE, stored_references, tensors_of_references
 from fdsl.store.detector_metadata import METADATA_KEY, DetectorMetadata, checked_metadata, refuse_no_detector
-from fdsl.store.detector_shapes import MEMORIES, TEST_IMAGES, refuse_other_forms
 from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from fdsl.thresholds.threshold import NormalScores, Prior
 from models.detector import Detector
@@ -28,6 +27,7 @@ from utils.config import MethodConfig
 from utils.errors import ConfigError, ModelError, is_out_of_memory
 from utils.files import remove_leftovers
 from utils.grey_range import GreyRange
+from utils.image_statistics import PER_IMAGE
 from utils.options import as_stored
 from utils.text import one_line, printable
 from utils.tile_layout import TileLayout
@@ -37,6 +37,9 @@ IN_FOLDERS = torch.empty(0, dtype=torch.uint8)  # in place of a ROI that comes w
 PRIOR = "prior"  # of NormalScores, where there is one
 SIZES, GREY, STATISTICS = "references.sizes", "grey.range", "references.statistics"
 NORMALISATION = "references.normalisation"  # (2,3): mean and deviation of float tensors
+MOST, MOST_ROWS = 2**31, 256  # tokens; rows or columns of tiles
+MEMORIES = {"bank": "whole", "window_bank": "windows", "tile_bank": "tiles"}  # name -> that of Memories
+TEST_IMAGES = "test_images"  # and the memory of mutual scoring
 
 
 def save_detector(path: Path, tensors: Mapping[str, Tensor], metadata: DetectorMetadata) -> None:
@@ -205,3 +208,75 @@ def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
     scores, peaks, kinds = (state[name].numpy() for name in ("scores", "peaks", "kinds"))
     prior = Prior(*state[PRIOR].tolist()) if PRIOR in state else None
     return NormalScores(scores, peaks, kinds, state["floor"].item(), prior)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A tensor has one of the `shapes`, a sign for each axis: digits are lengths, and equal letters are equal
+    lengths, capitals in the whole file. span: of whole numbers; None: these are floats."""
+
+    shapes: tuple[str, ...]
+    span: tuple[int, int] | None = None
+
+    def takes(self, value: Tensor) -> bool:
+        """Whether the tensor's kind and values are right."""
+        if self.span is None:
+            return value.is_floating_point()
+        if value.dtype not in (torch.int64, torch.uint8):
+            return False
+        return not value.numel() or self.span[0] <= int(value.min()) <= int(value.max()) <= self.span[1]
+
+    def fits(self, shape: Sequence[int], lengths: dict[str, int], memory: str) -> bool:
+        """Whether a shape is right; what its letters stand for is noted in `lengths`."""
+        signs = next((signs for signs in self.shapes if len(signs) == len(shape)), None)
+        return signs is not None and all(
+            length == (int(sign) if sign.isdigit() else lengths.setdefault(name, length))
+            for sign, length in zip(signs, shape)
+            for name in (sign if sign.isupper() else f"{memory} {sign}",)
+        )
+
+
+# L, C: feature layers and values of a token of the backbone; T: of text. m: tokens. K: references;
+# S: statistics of each.
+FORMS = {
+    "mean": Form(("L1C", "C")),
+    "centred": Form(("LmC",)),
+    "sizes": Form(("rc",), span=(0, MOST)),
+    "whitening": Form(("LCC",)),
+    "directions": Form(("Cd",)),
+    "keys": Form(("wk",)),
+    "text.mean": Form(("11T",)),
+    "text.centred": Form(("1mT",)),
+    "text.sizes": Form(("rc",), span=(0, MOST)),
+    "tokens": Form(("iLnC",)),
+    "digests": Form(("id",), span=(0, 255)),
+    "tiles": Form(("1",), span=(1, MOST_ROWS**2)),
+    "levels": Form(("4",)),
+    "heads.directions": Form(("2T",)),
+    "normal.scores": Form(("N",)),
+    "normal.peaks": Form(("N",)),
+    "normal.kinds": Form(("N",), span=(0, 5)),
+    "normal.floor": Form(("1",)),
+    "normal.prior": Form(("4",)),
+    "references.sizes": Form(("K2",), span=(1, MOST)),
+    "references.statistics": Form(("KS",)),
+    "references.normalisation": Form(("23",)),
+    "grey.range": Form(("2",)),
+    "tiles.layout": Form(("2",), span=(1, MOST_ROWS)),
+}
+
+
+def refuse_other_forms(tensors: Mapping[str, Tensor], layers: int, width: int) -> None:
+    """ValueError where a tensor has not its form in FORMS, or where a memory's sizes are not those of its
+    tokens. `layers`, `width`: of the backbone, L and C."""
+    lengths = {"L": layers, "C": width, "S": PER_IMAGE}
+    for name, value in tensors.items():
+        memory, _, part = name.partition(".")
+        form = FORMS.get(part if memory in (*MEMORIES, TEST_IMAGES) else name)
+        if form is not None and not (form.takes(value) and form.fits(value.shape, lengths, memory)):
+            raise ValueError(f"{name} has another shape or other values than a detector's")
+    for memory in MEMORIES:
+        for text in ("", "text."):
+            sizes, tokens = (tensors.get(f"{memory}.{text}{part}") for part in ("sizes", "centred"))
+            if tokens is not None and (sizes is None or not 0 < int(sizes.sum()) == tokens.shape[1]):
+                raise ValueError(f"{memory}.{text}sizes are not those of its tokens")

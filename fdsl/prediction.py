@@ -13,9 +13,8 @@ import numpy as np
 from PIL import Image
 
 from data.photographs import as_photograph
-from fdsl.boxes import find_boxes
 from fdsl.config.run_config import Threshold
-from fdsl.inspection.regions import Region, mask_of, region_mask, regions_of
+from fdsl.inspection.regions import Region, find_boxes, mask_of, region_mask, regions_of
 from fdsl.report import drawing
 from fdsl.thresholds.decision import require_rate
 from fdsl.thresholds.threshold import batch_threshold

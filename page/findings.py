@@ -108,7 +108,7 @@ def write_results(photographs: Sequence[Photograph], detector: AnomalyDetector, 
             assert one.prediction is not None
             judged = judged_by(detector, one.prediction)
             row = inspected_row(one.name, judged) | {"picture": draw(one.name, photo, judged, folder)}
-            output.add(row, judged.base_map, judged.window_map)
+            output.journal.add(row, judged.base_map, judged.window_map)
         finish(detector, output)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # almost all of it is JPEG
             for path in sorted(folder.rglob("*")):

@@ -1,4 +1,5 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and output folders, of which a program writes over nothing that
+another one wrote."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ BYTE_ORDER_MARK = "\ufeff"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 SAMPLES, SAMPLE_BYTES = 256, 4096  # pieces of a file that `sampled_digest` reads, and the bytes of each
 TEMPORARY = ".tmp"
+CONFIG = "config.json"  # of an output folder: it names the program that wrote it
 CHECKSUM = "checksum"  # its name in the metadata of a file of tensors (fdsl/store/tensor_file.py)
 HANDLES = "/proc/self/fd"  # the open files of this process, on Linux
 # Names that are no Unicode are escaped, as JSON reads them back.
@@ -270,3 +272,22 @@ def sampled_digest(file: Path) -> str:
             content.seek(size * piece // SAMPLES)
             digest.update(content.read(SAMPLE_BYTES))
     return digest.hexdigest()[:16]
+
+
+def is_made_by(file: Path, made_by: str) -> bool:
+    """Whether a JSON file names this program as its writer."""
+    stored = read_json(file)
+    return isinstance(stored, dict) and stored.get("made_by") == made_by
+
+
+def refuse_foreign(folder: Path, names: Sequence[str], made_by: str) -> None:
+    """ConfigError for a folder with files of these names that another program wrote."""
+    others = [name for name in names if (folder / name).exists()]
+    if others and not is_made_by(folder / CONFIG, made_by):
+        raise foreign(folder, ", ".join(others), made_by)
+
+
+def foreign(folder: Path, what: str, made_by: str) -> ConfigError:
+    return ConfigError(
+        f"--output {printable(folder)} holds {what}, which {made_by} did not write; name another folder."
+    )

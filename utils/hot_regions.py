@@ -1,5 +1,5 @@
-"""The boxes of an anomaly map's hot regions, which OpenCV (fdsl/boxes.py) or NumPy (deploy/numpy_boxes.py)
-labels."""
+"""The boxes of an anomaly map's hot regions, which OpenCV (fdsl/inspection/regions.py) or NumPy
+(deploy/numpy_boxes.py) labels."""
 
 from __future__ import annotations
 

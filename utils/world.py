@@ -7,8 +7,10 @@ it is needed, so that an entry point can use this module before it imports torch
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -17,19 +19,23 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from utils import signals
 from utils.console import of_torchrun, speaks
 from utils.errors import ConfigError
-from utils.heartbeat import watched
 from utils.text import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import Store
 
+logger = logging.getLogger("fdsl")
 Result = TypeVar("Result")
 PATIENCE = timedelta(days=7)  # for the slowest process; when one dies, torchrun ends all at once
 LET_IT_LOG = 2.0  # seconds until the processes without an error end: torchrun ends all when the first does
 ASK_AGAIN = 0.05  # seconds between two requests to rank 0
+BEAT = 5.0  # seconds between two counts of a process
+LATE, LOST = 12, 360  # counts of this process without one of the other: a minute, half an hour
+LEFT = 2**40  # what a process counts that ends well
 
 
 @dataclass(frozen=True)
@@ -69,19 +75,15 @@ class World:
         if not self.joined:
             return value
         received = value.contiguous() if rank == self.rank else torch.empty_like(value)
-        self._between_all(value, lambda group: dist.broadcast(received, rank, group))
-        return received
-
-    def _between_all(self, value: Tensor, exchange: Callable[[Any], Any]) -> None:
-        """Exchanges tensors like `value` through the group of their device. Before GPUs do so, all processes
-        wait for each other through the CPUs' group: a lost one raises there, while NCCL would wait for it, or
-        end this process without a clear message."""
-        if value.is_cuda:
+        if (
+            value.is_cuda
+        ):  # a lost process raises here: NCCL would wait for it, or end this one without a word
             self.wait()
         try:
-            exchange(_between_gpus() if value.is_cuda else None)
+            dist.broadcast(received, rank, _between_gpus() if value.is_cuda else None)
         except RuntimeError as error:
             raise _lost(error) from error
+        return received
 
     def restarted(self) -> bool:
         """Whether torchrun has started this command before (--max-restarts), so that it goes on. torchrun
@@ -238,3 +240,50 @@ def fresh_part(store: Store, world: World) -> Store:
         store.set(f"fdsl/{store.get(call).decode()}/{world.rank}", token)
         time.sleep(ASK_AGAIN)
     return PrefixStore(f"fdsl/{store.get(f'fdsl/{token}').decode()}", store)
+
+
+@contextlib.contextmanager
+def watched(rank: int, size: int) -> Iterator[None]:
+    """Within it this process counts in torchrun's store, and watches the count of the next one: that is named
+    after a minute without a count, and after half an hour this process ends with exit code 2, whereupon
+    torchrun ends the others.
+
+    A process that only waits or computes goes on counting. One that was stopped, or whose machine is lost,
+    does not, and all others would wait for it.
+    """
+    from torch.distributed import TCPStore
+
+    # A connection of its own: another one may be held by a call that waits.
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), wait_for_workers=False)
+    leaving = threading.Event()
+    watch = threading.Thread(target=_watch, args=(store, rank, size, leaving), name="watch", daemon=True)
+    store.set(f"fdsl/facts/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
+    watch.start()
+    yield  # after an error it goes on until the process ends
+    leaving.set()
+    watch.join()
+    store.add(f"fdsl/count/{rank}", LEFT)
+
+
+def _watch(store: Store, rank: int, size: int, leaving: threading.Event) -> None:
+    """Counts until `leaving`. Its own counts are its clock: after a pause of the whole job nobody is late."""
+    other, silent = (rank + 1) % size, 0
+    count = first = store.add(f"fdsl/count/{other}", 0)
+    while not leaving.wait(BEAT):
+        try:
+            store.add(f"fdsl/count/{rank}", 1)
+            before, count = count, store.add(f"fdsl/count/{other}", 0)
+        except RuntimeError:  # the store is gone: what waits for others ends with an error of its own
+            return
+        silent = silent + 1 if count == before and count - first < LEFT else 0
+        if silent not in (LATE, LOST):
+            continue
+        facts = f"fdsl/facts/{other}"
+        where = store.get(facts).decode() if store.check([facts]) else "which never began"
+        named = f"rank {other} ({where}) has not answered for {silent * BEAT:.0f} seconds"
+        if silent == LATE:
+            logger.error("%s; it is waited for until it is killed, %.0f seconds at most", named, LOST * BEAT)
+        else:
+            logger.error("error: %s; finished results stay, give the same command again.", named)
+            logging.shutdown()
+            signals.end(2)

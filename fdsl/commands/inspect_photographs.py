@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from pathlib import Path
 
 from data.images import IMAGE_SUFFIXES
-from data.inputs import refuse_missing
+from data.inputs import find_images, refuse_missing
 from fdsl.api import AnomalyDetector
-from fdsl.inspection.score_files import Inspection, Row, finish, keep_apart, score
-from fdsl.parallel.by_batch import inspect_together, meeting_place
-from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.store.totals import Totals
+from fdsl.inspection.score_files import Inspection, Row, Watch, finish, keep_apart, score
+from fdsl.store.journal import Totals
+from fdsl.store.prediction_folder import PredictionFolder, rank_journal
 from utils.console import put_json
+from utils.drift import Drift
 from utils.errors import ConfigError, DataError
 from utils.lock import locked
+from utils.log import only_from
 from utils.score_rows import LISTED_SKIPPED, skipped_summary
 from utils.signals import WITH_SCORED, gently
 from utils.world import World
@@ -43,32 +45,53 @@ def prepare(wanted: Inspection, make: Callable[[], AnomalyDetector], world: Worl
     return detector
 
 
-def inspect_in_ranks(
-    detector: AnomalyDetector, wanted: Inspection, world: World, as_json: bool
-) -> Totals | None:
-    """Scores this process's share; the first process prints all rows and returns the totals."""
-    totals = inspect_together(detector, wanted, world)
-    if totals is not None and totals.scored and as_json:
-        with open(meeting_place(wanted.output) / "scores.jsonl", encoding="utf-8") as lines:
+def inspect(detector: AnomalyDetector, wanted: Inspection, world: World, as_json: bool) -> Totals | None:
+    """Scores everything, in each process its share, and writes the results; the totals in the first process,
+    else None. An interruption ends a camera, a stream or a clip; the results so far are written."""
+    output, source = wanted.output, wanted.source
+    with contextlib.ExitStack() as held:
+        if source is not None:
+            held.enter_context(gently(source.stop, WITH_SCORED))
+        if output is None:
+            return emit(score(detector, wanted), as_json, keep_on=False)
+        if world.is_first:
+            held.enter_context(locked(output / ".lock", str(output), "name another folder with --output"))
+        folder = world.agree(lambda: _begin(detector, wanted, output) if world.is_first else None)
+        if world.joined:
+            _score_own(detector, wanted, output, world)
+        elif folder is not None:
+            rows = score(detector, wanted, folder.journal, earlier=folder.rows())
+            emit(rows, as_json, keep_on=True)
+        if folder is None:
+            return None
+        if world.joined:
+            folder.join_ranks()
+            watch = Watch(detector, drift=Drift(detector.references.statistics))
+            for row in folder.rows():
+                watch.follow(row)
+        totals = finish(detector, folder, wanted.coco)
+    if world.joined and totals.scored and as_json:
+        with open(output / "scores.jsonl", encoding="utf-8") as lines:
             emit(map(json.loads, lines), as_json, keep_on=False)
     return totals
 
 
-def inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> Totals:
-    """Scores everything in this process and writes the results. An interruption ends a camera, a stream or a
-    clip; the results so far are written."""
-    with gently(wanted.source.stop, WITH_SCORED) if wanted.source is not None else nullcontext():
-        return _inspect(detector, wanted, as_json)
+def _begin(detector: AnomalyDetector, wanted: Inspection, output: Path) -> PredictionFolder:
+    """Prepares the output folder and the list of photographs; with `resume` those are marked that are
+    done."""
+    folder = PredictionFolder(output, wanted.config_of(detector), wanted.resume)
+    if wanted.source is None:
+        folder.take_inputs(find_images(wanted.inputs, [output]), detector.reader.masks)
+    return folder
 
 
-def _inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> Totals:
-    if wanted.output is None:
-        return emit(score(detector, wanted), as_json, keep_on=False)
-    with locked(wanted.output / ".lock", str(wanted.output), "name another folder with --output"):
-        config = wanted.config_of(detector)
-        folder = PredictionFolder(wanted.output, config, wanted.resume)
-        emit(score(detector, wanted, folder), as_json, keep_on=True)
-        return finish(detector, folder, wanted.coco)
+def _score_own(detector: AnomalyDetector, wanted: Inspection, output: Path, world: World) -> None:
+    """Scores the share of one of several processes; the rows go to its own journal."""
+    only_from(logging.INFO if world.is_first else logging.WARNING)
+    with contextlib.closing(rank_journal(output, world.rank, wanted.keep_maps)) as journal:
+        for _ in score(detector, wanted, journal, world):
+            pass
+    world.wait()
 
 
 def emit(rows: Iterable[Row], as_json: bool, keep_on: bool) -> Totals:

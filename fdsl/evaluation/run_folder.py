@@ -19,7 +19,7 @@ from fdsl.evaluation.few_shot_split import FewShotSplit
 from fdsl.evaluation.run_name import name_of
 from fdsl.evaluation.summary_rows import load_run
 from fdsl.report.tables import metrics_table
-from fdsl.store.finished_categories import FinishedCategories
+from fdsl.store.maps import FinishedCategories
 from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
 from utils.lock import locked

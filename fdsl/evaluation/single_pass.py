@@ -2,7 +2,7 @@
 
 A run gets the same maps with others as by itself, byte for byte: the same batches go through the same
 backbone, and each run matches them against its own memory. The maps of a category are written to each run's
-folder (fdsl/store/finished_categories.py), so that an interrupted command can go on.
+folder (fdsl/store/maps.py), so that an interrupted command can go on.
 """
 
 from __future__ import annotations

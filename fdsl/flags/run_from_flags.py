@@ -18,7 +18,7 @@ from fdsl.factory import detector_config
 from fdsl.flags.ablation_grid import as_text
 from fdsl.flags.groups import read
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
-from fdsl.store.finished_categories import FinishedCategories
+from fdsl.store.maps import FinishedCategories
 from models.methods.registry import METHODS
 from utils.config import BY_CATEGORY, OTHER_DATASET, WindowConfig, checkpoint_path
 from utils.device import use_threads

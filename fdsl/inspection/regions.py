@@ -1,16 +1,17 @@
-"""Regions of anomaly maps that reach the pixel threshold, as scikit-image measures them."""
+"""Regions of anomaly maps that reach the pixel threshold, as scikit-image measures them, and boxes of hot
+regions, by OpenCV."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 
-from utils.hot_regions import is_reached, pixel_threshold_of
+from utils.hot_regions import Box, Summit, boxes_of, is_reached, pixel_threshold_of
 
 TOLERANCE = 0.5  # pixels that an outline may leave the region's border by,
 FINEST = 1000  # or this part of the region's longer side
@@ -138,3 +139,28 @@ def _enclosed(ring: Sequence[Any]) -> float:
 
 def _rounded(value: float) -> float:
     return round(float(value), DECIMALS)
+
+
+def find_boxes(anomaly_map: np.ndarray, threshold: float | None = None) -> list[Box]:
+    """Boxes of the hot regions of an anomaly map (H,W), the hottest first: see `boxes_of`."""
+    return boxes_of(anomaly_map, threshold, _summits, _take)
+
+
+def _summits(anomaly_map: np.ndarray, threshold: float) -> Iterator[Summit]:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        (anomaly_map >= threshold).astype(np.uint8), connectivity=8
+    )
+    for index in range(1, count):
+        left, top, width, height = (int(stats[index, side]) for side in range(4))
+        part = np.s_[top : top + height, left : left + width]
+        values = np.where(labels[part] == index, anomaly_map[part], -np.inf)
+        row, column = divmod(int(values.argmax()), width)
+        yield float(values[row, column]), top + row, left + column
+
+
+def _take(mask: np.ndarray, free: np.ndarray, summit: Summit) -> Box:
+    value, row, column = summit
+    filled = mask.astype(np.uint8, order="C")
+    area, *_, (left, top, width, height) = cv2.floodFill(filled, None, (column, row), 2, flags=8)
+    free &= filled != 2
+    return Box(left, top, width, height, area, value)

@@ -16,15 +16,17 @@ from typing import Any
 import torch
 from PIL import Image
 
-from data.inputs import Listed, find_images
+from data.images import refuse_large
+from data.inputs import find_images
 from data.live import Frame, Source
+from data.manifest import read_list, share_of
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
 from fdsl.config.describe import detector_facts
 from fdsl.config.run_config import PredictionConfig
 from fdsl.inspection.coco_file import write_coco
 from fdsl.inspection.reading import Reading
-from fdsl.inspection.reference_copies import ReferenceCopies
+from fdsl.references.reference_store import ReferenceCopies
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
     mask_name,
@@ -32,28 +34,25 @@ from fdsl.report.prediction_report import (
     write_contact_sheet,
     write_prediction_report,
 )
-from fdsl.store.journal import Journal
-from fdsl.store.prediction_folder import FOLDERS, PredictionFolder
-from fdsl.store.totals import Totals
+from fdsl.store.journal import Journal, Totals
+from fdsl.store.prediction_folder import FOLDERS, LIST, PARTIAL, PredictionFolder
 from models.backbones.weights_io.check_weights import fingerprint
 from models.features import fuse
 from utils.device import worker_count
 from utils.drift import Drift
-from utils.errors import ConfigError
+from utils.errors import ConfigError, DataError
 from utils.files import write_bytes
 from utils.image_statistics import other_shape
-from utils.limits import most_pixels
 from utils.log import progress
 from utils.signals import command_line, how_to_continue
 from utils.text import without_password
+from utils.world import World
 
 logger = logging.getLogger("fdsl")
 NOT_OF_MAPS = ("normal.", "references.")  # tensors that decide no map
 Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reason}
-
-
+ALONE = World()
 MOST_WARNED = {"doubt": 5, "copy": 5, "shape": 1, "drift": 5}  # warnings of a kind
-Store = PredictionFolder | Journal  # of rows, maps and pictures
 Arriving = Callable[[], list[Prediction]]  # of a batch that was begun
 
 
@@ -123,104 +122,66 @@ def keep_apart(output: Path, inputs: Sequence[str], references: Sequence[str]) -
 
 
 def score(
-    detector: AnomalyDetector, wanted: Inspection, folder: PredictionFolder | None = None
+    detector: AnomalyDetector,
+    wanted: Inspection,
+    journal: Journal | None = None,
+    world: World = ALONE,
+    earlier: Iterable[Row] = (),
 ) -> Iterator[Row]:
-    """Scores photograph by photograph and yields each one's row; one that cannot be read is a row with
-    `error`. `folder` stores rows, maps, pictures and masks; what it holds already is not scored again."""
-    drift = Drift(detector.references.statistics)
+    """Scores this process's share, photograph by photograph, and yields each one's row; one that cannot be
+    read is a row with `error`. `journal` stores rows, maps, pictures and masks. `earlier`: the rows of the
+    run that goes on, whose warnings it has logged."""
+    drift = None if world.joined else Drift(detector.references.statistics, earlier=earlier)
     watch = Watch(detector, wanted.references, drift)
-    if wanted.source is not None:
-        _go_on(drift, folder)
-        yield from score_frames(detector, wanted, wanted.source, folder, watch)
-        return
-    count, items = None, find_images(wanted.inputs, [] if folder is None else [folder.folder])
-    if folder is not None:
-        count, items = folder.take_inputs(items, detector.reader.masks), folder.waiting()
-    _go_on(drift, folder)
-    yield from score_items(detector, wanted, items, count, folder, watch)
+    for batch, predictions in _predicted(detector, *_batches(detector, wanted, world)):
+        arrived = iter(predictions)
+        for item in batch:
+            if item.reason:
+                if journal is not None:
+                    journal.skip(item.name, item.reason)
+                yield {"image": item.name, "error": item.reason}
+                continue
+            watch.look_at(item)
+            row = _stored(item, next(arrived), journal, wanted)
+            watch.follow(row)
+            yield row
 
 
-def _go_on(drift: Drift, folder: PredictionFolder | None) -> None:
-    """Follows the rows of the run that goes on, whose warnings it has logged."""
-    for row in () if folder is None else folder.rows():
-        drift.follow(row)
-
-
-def score_items(
-    detector: AnomalyDetector,
-    wanted: Inspection,
-    items: Iterable[Listed],
-    count: int | None,
-    folder: Store | None,
-    watch: Watch,
-) -> Iterator[Row]:
-    """`score` of what was listed, `count` items (None: it is not known how many)."""
-    reading = wanted.reading
-    ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
-    size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
-    how = size, threads, ahead, layout, stamped, detector.reader
-    loaded = read_ahead(items, *how)
-    batches = in_batches(progress(loaded, count, "photographs"), reading.batch_size)
-    yield from _score_loaded(detector, wanted, batches, folder, watch)
-
-
-def score_frames(
-    detector: AnomalyDetector,
-    wanted: Inspection,
-    source: Source,
-    folder: PredictionFolder | None,
-    watch: Watch,
-) -> Iterator[Row]:
-    """`score` of a camera, a stream or a clip: its frames are photographs of the names that it gives them.
-    Each frame of a camera or a stream is scored at once, those of a clip `batch_size` together."""
-    if source.endless:
-        how_to_continue("the same command with --resume keeps what is scored and goes on")
-    loaded = (_as_loaded(frame, detector) for frame in source.frames())
-    size = 1 if source.endless else wanted.reading.batch_size
-    batches = in_batches(progress(loaded, None, "frames"), size)
-    yield from _score_loaded(detector, wanted, batches, folder, watch, ahead=not source.endless)
+def _batches(
+    detector: AnomalyDetector, wanted: Inspection, world: World
+) -> tuple[Iterator[list[Loaded]], bool]:
+    """What was read, in batches, and whether a GPU may be given one before the one before it is done with:
+    each frame of a camera or a stream is scored at once."""
+    size, threads, source = wanted.reading.batch_size, worker_count(wanted.reading.workers), wanted.source
+    on_gpu = detector.scorer.detector.backbone.device.type != "cpu"
+    if source is not None:
+        if source.endless:
+            how_to_continue("the same command with --resume keeps what is scored and goes on")
+        frames = (_as_loaded(frame, detector) for frame in source.frames())
+        size = 1 if source.endless else size
+        return in_batches(progress(frames, None, "frames"), size), on_gpu and not source.endless
+    count, items = None, find_images(wanted.inputs)
+    if wanted.output is not None:
+        listed, turn = wanted.output / PARTIAL / LIST, (size, world.rank, world.size)
+        count = sum(1 for _ in share_of(read_list(listed), *turn))
+        items = share_of(read_list(listed), *turn)
+    layout, stamped = detector.scorer.detector.layout, wanted.output is not None
+    how = detector.image_size, threads, 2 * size, layout, stamped, detector.reader
+    return in_batches(progress(read_ahead(items, *how), count, "photographs"), size), on_gpu
 
 
 def _as_loaded(frame: Frame, detector: AnomalyDetector) -> Loaded:
     photo = Image.fromarray(frame.pixels)
     stamp = {"bytes": frame.pixels.nbytes, "modified": frame.moment, "digest": frame.digest}
-    if photo.width * photo.height > most_pixels():
-        reason = (
-            f"{photo.width}x{photo.height} px is above the limit of {most_pixels():,} pixels of --max-pixels"
-        )
-        return Loaded(frame.name, reason=reason, stamp=stamp)
+    try:
+        refuse_large(*photo.size, "a frame of")
+    except DataError as error:
+        return Loaded(frame.name, reason=str(error), stamp=stamp)
     return Loaded(frame.name, photo, detector.to_batch([photo])[0], stamp=stamp)
 
 
-def _score_loaded(
-    detector: AnomalyDetector,
-    wanted: Inspection,
-    batches: Iterable[list[Loaded]],
-    folder: Store | None,
-    watch: Watch,
-    *,
-    ahead: bool = True,
-) -> Iterator[Row]:
-    """The rows of what was read. `ahead`: a GPU may be given a batch before the one before it is done
-    with."""
-    on_gpu = detector.scorer.detector.backbone.device.type != "cpu"
-    for batch, predictions in _predicted(detector, batches, ahead and on_gpu):
-        readable = _readable(batch)
-        for item in readable:
-            watch.look_at(item)
-        yield from (_skipped(item, folder) for item in batch if item.reason)
-        for item, prediction in zip(readable, predictions):
-            row = _stored(item, prediction, folder, wanted)
-            watch.follow(row)
-            yield row
-
-
-def _readable(batch: Sequence[Loaded]) -> list[Loaded]:
-    return [item for item in batch if not item.reason]
-
-
 def _begin(detector: AnomalyDetector, batch: Sequence[Loaded]) -> Arriving:
-    items = _readable(batch)
+    items = [item for item in batch if not item.reason]
     if not items:
         return list
     tensors = [item.tensor for item in items if item.tensor is not None]
@@ -254,7 +215,8 @@ class Watch:
     def __init__(
         self, detector: AnomalyDetector, references: Sequence[str] = (), drift: Drift | None = None
     ) -> None:
-        self.sizes, self.copies = detector.references.sizes, ReferenceCopies(detector, references)
+        self.sizes = detector.references.sizes
+        self.copies = ReferenceCopies(detector.stored, references, detector.reader.grey)
         self.drift, self._warned = drift, Counter[str]()
 
     def look_at(self, item: Loaded) -> None:
@@ -281,27 +243,20 @@ class Watch:
             logger.warning("warning: %s", sentence)
 
 
-def _skipped(item: Loaded, folder: Store | None) -> Row:
-    """The row of one with a reason, which the folder gets too."""
-    if folder is not None:
-        folder.skip(item.name, item.reason)
-    return {"image": item.name, "error": item.reason}
-
-
-def _stored(item: Loaded, prediction: Prediction, folder: Store | None, wanted: Inspection) -> Row:
-    """A photograph's row, in the folder together with its maps and the pictures that are wanted of it."""
+def _stored(item: Loaded, prediction: Prediction, journal: Journal | None, wanted: Inspection) -> Row:
+    """A photograph's row, in the journal together with its maps and the pictures that are wanted of it."""
     row = inspected_row(item.name, prediction)
-    if folder is not None and item.photo is not None:
-        folder.give_way()
+    if journal is not None and item.photo is not None:
+        journal.give_way()
         if wanted.wants_picture_of(prediction):
-            row["picture"] = draw(item.name, item.photo, prediction, folder.folder)
+            row["picture"] = draw(item.name, item.photo, prediction, journal.output)
         if wanted.masks:
-            row["mask"] = write_mask(item.name, prediction, folder.folder)
+            row["mask"] = write_mask(item.name, prediction, journal.output)
         if item.path is not None:
             row["path"] = os.path.abspath(item.path)
         if item.stamp is not None:
             row["file"] = item.stamp
-        folder.add(row, prediction.base_map, prediction.window_map)
+        journal.add(row, prediction.base_map, prediction.window_map)
     return row
 
 
@@ -314,7 +269,6 @@ def draw(name: str, photo: Image.Image, prediction: Prediction, output: Path) ->
     """Writes a photograph beside its heat map with the contours of its regions; returns its place in the
     output folder."""
     place = picture_name(name)
-    (output / place).parent.mkdir(exist_ok=True)
     write_image(output / place, prediction.picture(photo, name))
     return place
 
@@ -323,7 +277,6 @@ def write_mask(name: str, prediction: Prediction, output: Path) -> str:
     """Writes the mask of a photograph's regions, white on black, at its own size; returns its place in the
     output folder."""
     place = mask_name(name)
-    (output / place).parent.mkdir(exist_ok=True)
     written = BytesIO()
     Image.fromarray(prediction.mask()).save(written, "PNG")
     write_bytes(output / place, written.getvalue())

@@ -1,4 +1,5 @@
-"""The references that are stored in a detector, so that others can be added and some be removed."""
+"""The references that are stored in a detector, so that others can be added, and some be removed; and which
+photographs are copies of one."""
 
 from __future__ import annotations
 
@@ -16,15 +17,19 @@ from PIL import Image
 from torch import Tensor
 
 from data.images import is_wide
-from data.photographs import Photograph, as_photograph
-from utils.archives import opened
+from data.inputs import list_images
+from data.photographs import Photograph, as_photograph, pixel_digest
+from utils.archives import held_in_memory, opened
 from utils.errors import ConfigError, DataError
+from utils.grey_range import GreyRange
 from utils.text import one_line, printable
 
 logger = logging.getLogger("fdsl")
 MOST_BYTES = 2**28  # of all references' files together
 FILE = "references.file."  # with its number, the name of a reference's tensor in a saved detector
 DIGEST_DIGITS = 16
+STEP = 16  # every so many pixels are compared first with those of a reference
+MOST_COMPARED = 500  # references
 
 
 @dataclass(frozen=True)
@@ -136,3 +141,31 @@ def without_named(references: Sequence[StoredReference], names: Iterable[str]) -
             )
         remaining = others
     return remaining
+
+
+class ReferenceCopies:
+    """References by their pixels, so that their copies are recognised under other names and in other formats:
+    those that a detector carries, else the `files` that were given. `grey`: the range of its reader."""
+
+    def __init__(
+        self, stored: Sequence[StoredReference], files: Sequence[str], grey: GreyRange | None
+    ) -> None:
+        self._names: dict[bytes, tuple[str, str]] = {}
+        carried = [(one.name, one.content) for one in stored[:MOST_COMPARED]]
+        with held_in_memory(carried) as held:
+            for path in held or (list_images(files)[:MOST_COMPARED] if files else ()):
+                try:
+                    photo = as_photograph(path, grey)
+                except DataError:
+                    continue  # it has changed since
+                self._names[_some_of(photo)] = pixel_digest(photo), printable(path.name)
+
+    def name_of(self, photo: Image.Image) -> str | None:
+        """The name of the reference whose pixels an RGB photograph has; None for any other."""
+        whole, name = self._names.get(_some_of(photo), ("", None)) if self._names else ("", None)
+        return name if name is not None and pixel_digest(photo) == whole else None
+
+
+def _some_of(photo: Image.Image) -> bytes:
+    some = photo.resize([max(1, side // STEP) for side in photo.size], Image.Resampling.NEAREST)
+    return hashlib.blake2b(some.tobytes() + repr(photo.size).encode(), digest_size=16).digest()

@@ -16,8 +16,8 @@ from fdsl.report import charts, drawing
 from fdsl.report.contact_sheet import SIDE, WIDTH, Cell, contact_sheet, read_picture
 from fdsl.report.pages import url_of, write_page
 from fdsl.report.pictures import CONTACT_SHEET, safe_name, write_image
+from fdsl.store.journal import Totals
 from fdsl.store.prediction_folder import FOLDERS
-from fdsl.store.totals import Totals
 from utils.numbers import digits_of
 
 PICTURES, MASKS = FOLDERS

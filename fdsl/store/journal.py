@@ -1,4 +1,4 @@
-"""The journal of a prediction run: a line for each photograph once it is scored.
+"""The journal of a prediction run, a line for each photograph once it is scored, and its totals.
 
 A line holds a row of scores.jsonl, which ends with its own digest. Where maps are stored, a tab and the maps
 in base64 follow, and the row has their digest. So what is cut off or changed is recognised.
@@ -7,21 +7,24 @@ in base64 follow, and the row has their digest. So what is cut off or changed is
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import math
+import random
 import re
 from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from data.region_of_interest import MaskFolders
 from utils.errors import DataError
 from utils.files import content_digest, flush_to_disk
-from utils.score_rows import parsed_row
+from utils.score_rows import LISTED_SKIPPED, filled_columns, parsed_row
 
 ROWS, SKIPPED = "rows.jsonl", "skipped.jsonl"
 CHECK = b', "check": "'  # before the last value of a row, the digest of what stands before
@@ -32,19 +35,30 @@ RENDERED = {
     "mask": re.compile(r"masks/[A-Za-z0-9._-]+\.png"),
 }
 NEEDED = {"file", "regions"}  # of a row, besides what every row has
+RANKED = 500  # highest rows, for the report,
+SAMPLE = 100  # and where there are more, a sample of all of them
 
 
 class Journal:
     """rows.jsonl, to which rows are appended, and a new skipped.jsonl in a folder. `keep_maps`: each row has
-    its maps."""
+    its maps. `output`: where its pictures lie, by default in the folder. `give_way`: removes what an earlier
+    run left there, before the first picture."""
 
-    def __init__(self, folder: Path, keep_maps: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep_maps: bool,
+        output: Path | None = None,
+        give_way: Callable[[], object] = lambda: None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.keep_maps = folder, keep_maps
+        self.folder, self.keep_maps, self.output, self.give_way = (
+            folder,
+            keep_maps,
+            output or folder,
+            give_way,
+        )
         self._rows, self._skipped = open(folder / ROWS, "ab"), open(folder / SKIPPED, "wb")
-
-    def give_way(self) -> None:
-        """Does nothing: a journal has no results of an earlier run."""
 
     def add(self, row: dict[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
         """Appends one photograph's row (JSON values, `image` first), which gets its digests, and its maps
@@ -54,15 +68,13 @@ class Journal:
             row["maps"] = _digest(maps)
         text = json.dumps(row, allow_nan=False).encode()[:-1]
         row["check"] = _digest(text)
-        self._append(self._rows, line_of(text + CHECK + row["check"].encode() + b'"}', maps))
+        self._rows.write(line_of(text + CHECK + row["check"].encode() + b'"}', maps))
+        self._rows.flush()
 
     def skip(self, name: str, reason: str) -> None:
         """Appends a file that could not be scored."""
-        self._append(self._skipped, json.dumps([name, reason]).encode() + b"\n")
-
-    def _append(self, file: IO[bytes], line: bytes) -> None:
-        file.write(line)
-        file.flush()
+        self._skipped.write(json.dumps([name, reason]).encode() + b"\n")
+        self._skipped.flush()
 
     def close(self) -> None:
         """Brings both files to the disk."""
@@ -196,3 +208,45 @@ def _digest(value: bytes) -> str:
 
 def _name_digest(name: str) -> int:
     return int(_digest(name.encode("utf-8", "surrogatepass")), 16)
+
+
+@dataclass
+class Totals:
+    """The totals of a finished run: counts, every score (n,) float64, the rows with the highest scores, and a
+    sample of all rows where there are more. `reasoned`: the scores of photographs that cannot be judged
+    normal, whatever they score. `filled`: the columns of scores.csv. `keeps_earlier`: nothing was scored, and
+    the results of the run before stay."""
+
+    scored: int = 0
+    anomalous: int = 0
+    skipped: int = 0
+    scores: np.ndarray = field(default_factory=lambda: np.empty(0))
+    top: list[dict] = field(default_factory=list)
+    first_skipped: list[tuple[str, str]] = field(default_factory=list)
+    sample: list[dict] = field(default_factory=list)
+    reasoned: list[float] = field(default_factory=list)
+    filled: set[str] = field(default_factory=set)
+    keeps_earlier: bool = False
+
+
+def totals_of(rows: Iterable[dict], count: int, skipped: Sequence[tuple[str, str]]) -> Totals:
+    """The totals of `count` rows, which are gone through once, and of the skipped files' names and
+    reasons."""
+    totals = Totals(count, skipped=len(skipped), first_skipped=list(skipped[:LISTED_SKIPPED]))
+    scores = array("d")
+    sampled = set(random.Random(0).sample(range(count), SAMPLE)) if count > RANKED else set()
+
+    def counted() -> Iterator[tuple[float, int, dict]]:
+        for number, row in enumerate(rows):
+            scores.append(row["score"])
+            totals.anomalous += bool(row["anomalous"])
+            totals.filled |= filled_columns(row)
+            if row["reason"]:
+                totals.reasoned.append(row["score"])
+            if number in sampled:
+                totals.sample.append(row)
+            yield row["score"], -number, row
+
+    totals.top = [row for *_, row in heapq.nlargest(RANKED, counted(), key=lambda item: item[:2])]
+    totals.scores = np.array(scores, np.float64)
+    return totals

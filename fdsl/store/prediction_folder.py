@@ -30,20 +30,25 @@ from fdsl.store.journal import (
     SKIPPED,
     Journal,
     RowIndex,
+    Totals,
     in_base64,
     line_of,
     maps_in,
     parsed,
     row_in,
+    totals_of,
 )
 from fdsl.store.maps import RunMaps, load_maps, save_maps
-from fdsl.store.totals import Totals, totals_of
 from models.features import ScoreMaps
 from utils.errors import ConfigError, DataError
 from utils.files import (
+    CONFIG,
     LEFTOVER,
     as_cell,
+    foreign,
+    is_made_by,
     read_json,
+    refuse_foreign,
     remove_leftovers,
     remove_leftovers_in,
     whole_file,
@@ -52,7 +57,6 @@ from utils.files import (
 )
 from utils.log import warn
 from utils.options import as_stored
-from utils.output_folder import CONFIG, foreign, is_of, refuse_foreign
 from utils.score_rows import write_scores
 from utils.signals import how_to_continue
 
@@ -66,7 +70,7 @@ WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html
 
 
 class PredictionFolder:
-    """An output folder that is being filled: `add` photograph by photograph, then `finish`.
+    """An output folder that is being filled: its `journal` photograph by photograph, then `finish`.
 
     `resume` continues an earlier run with the same `config`; ConfigError for other settings. Without it an
     earlier run's files are removed once the first photograph is scored. Maps are stored where `config` says
@@ -104,8 +108,9 @@ class PredictionFolder:
         self._began, self._dropped = began, dict[str, dict]()  # rows of an earlier run by their names
 
     @cached_property
-    def _journal(self) -> Journal:
-        return Journal(self.partial, self.keep_maps)
+    def journal(self) -> Journal:
+        """The journal of a single process, which lays its pictures in the output folder."""
+        return Journal(self.partial, self.keep_maps, self.folder, self.give_way)
 
     def _take_up_results(self) -> None:
         """Begins the journal with the rows of the finished run."""
@@ -121,16 +126,16 @@ class PredictionFolder:
         with open(self.folder / "scores.jsonl", "rb") as rows, open(self.partial / ROWS, "wb") as journal:
             journal.writelines(line_of(row_in(row), of_row) for row, of_row in zip(rows, maps))
 
-    def take_inputs(self, items: Iterable[Listed], masks: MaskFolders | None) -> int:
-        """Lists the items; returns how many are not done. An item is done where an earlier run has scored its
-        photograph, with the same mask of `masks`; all other rows are left out, with a warning."""
+    def take_inputs(self, items: Iterable[Listed], masks: MaskFolders | None) -> None:
+        """Lists the items. An item is done where an earlier run has scored its photograph, with the same mask
+        of `masks`; all other rows are left out, with a warning."""
 
         def marked() -> Iterator[Listed]:
             for item in items:
                 done = item.path is not None and self._earlier.holds(item.name, item.path, masks)
                 yield item._replace(done=done)
 
-        count = write_list(self.list, marked())
+        write_list(self.list, marked())
         self._dropped = {row["image"]: row for row in self._earlier.others()}
         if self._dropped or _ranks(self.partial):
             self._join(self._earlier, (item.name for item in read_list(self.list) if item.done))
@@ -138,11 +143,6 @@ class PredictionFolder:
         if self._earlier.done:
             logger.info("--resume: %d photograph(s) are done already", self._earlier.done)
         how_to_continue("the same command with --resume goes on after the photographs that are done")
-        return count
-
-    def waiting(self) -> Iterator[Listed]:
-        """The listed items that are not done."""
-        return (item for item in read_list(self.list) if not item.done)
 
     def join_ranks(self) -> None:
         """Takes over the rows of all processes, in the order of the list; DataError, and they stay, where a
@@ -152,7 +152,7 @@ class PredictionFolder:
         names = (item.name for item in read_list(self.list) if item.path is not None)
         self._join(RowIndex([self.partial, *ranks], self.keep_maps), names, skipped)
         for name, reason in skipped.items():
-            self.skip(name, reason)
+            self.journal.skip(name, reason)
         if any(self.rows()):
             self.give_way()
 
@@ -212,15 +212,6 @@ class PredictionFolder:
             elif entry.name not in (OWNER, EARLIER):
                 entry.unlink(missing_ok=True)
 
-    def add(self, row: dict[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
-        """Appends one photograph's row (JSON values, `image` first) and its maps (G,G)."""
-        self.give_way()
-        self._journal.add(row, base, window)
-
-    def skip(self, name: str, reason: str) -> None:
-        """Appends a file that could not be scored."""
-        self._journal.skip(name, reason)
-
     def rows(self) -> Iterator[dict]:
         """The rows so far."""
         return _values(self.partial / ROWS)
@@ -231,7 +222,7 @@ class PredictionFolder:
         `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Where nothing was scored, an
         earlier run's results stay; without such a run only skipped.csv is written.
         """
-        self._journal.close()
+        self.journal.close()
         skipped = sorted(_values(self.partial / SKIPPED))
         totals = totals_of(self.rows(), sum(1 for _ in self._lines()), skipped)
         totals.keeps_earlier = not totals.scored and any((self.folder / name).exists() for name in WRITTEN)
@@ -294,13 +285,13 @@ def _is_ours_to_fill(partial: Path) -> bool:
     if not partial.is_dir() or partial.is_symlink():
         return False
     entries = [entry for entry in os.listdir(partial) if not LEFTOVER.fullmatch(entry)]
-    return not entries or is_of(partial / OWNER, PREDICTIONS)
+    return not entries or is_made_by(partial / OWNER, PREDICTIONS)
 
 
 def _stored_config(folder: Path) -> dict[str, Any] | None:
     """The settings of the run in a folder; those of a run without a row yet come before an earlier run's."""
     for config in (folder / PARTIAL / CONFIG, folder / CONFIG):
-        if is_of(config, PREDICTIONS):
+        if is_made_by(config, PREDICTIONS):
             return read_json(config)
     return None
 

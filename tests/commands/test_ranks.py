@@ -10,7 +10,7 @@ import torch
 
 from fdsl.evaluation.run_folder import RunFolder
 from fdsl.scoring import NotFinite, Scorer
-from fdsl.store.finished_categories import FinishedCategories
+from fdsl.store.maps import FinishedCategories
 from tests.support.constants import ROOT
 from tests.support.ranks import as_command, in_ranks
 from tests.support.small_runs import Place, command, environment, files

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from fdsl.boxes import find_boxes
 from fdsl.inspection import regions
+from fdsl.inspection.regions import find_boxes
 from fdsl.report import drawing
 from tests.support.photographs import texture
 from utils.hot_regions import upsample

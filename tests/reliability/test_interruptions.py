@@ -13,7 +13,7 @@ from fdsl.config.run_config import RunConfig
 from fdsl.evaluation import single_pass
 from fdsl.evaluation import write_results as reporting
 from fdsl.store.checkpoint import load_checkpoint
-from fdsl.store.finished_categories import FinishedCategories
+from fdsl.store.maps import FinishedCategories
 from fdsl.store.training_state import Position, TrainingState
 from fdsl.training import step as training_step
 from tests.support.run_config import heads_of

@@ -15,7 +15,7 @@ from utils.world import connected, find_world
 @pytest.fixture
 def fast_beats(monkeypatch):
     for name, value in (("BEAT", 0.05), ("LATE", 6), ("LOST", 30)):
-        monkeypatch.setattr(f"utils.heartbeat.{name}", value)
+        monkeypatch.setattr(f"utils.world.{name}", value)
 
 
 @pytest.mark.parametrize("stopped", [0, 1, 2])

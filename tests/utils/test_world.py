@@ -81,17 +81,18 @@ def test_processes_hear_from_each_other(tmp_path):
 
 
 def test_a_rank_that_is_lost_is_missed_before_gpus_exchange_tensors(monkeypatch):
-    done, value = [], SimpleNamespace(is_cuda=True)
+    done, value = [], SimpleNamespace(is_cuda=True, contiguous=lambda: value)
     monkeypatch.setattr("utils.world._between_gpus", lambda: "nccl")
     monkeypatch.setattr(World, "wait", lambda self: done.append("all are there"))
-    World(0, 2)._between_all(value, done.append)
-    assert done == ["all are there", "nccl"]
+    monkeypatch.setattr("torch.distributed.broadcast", lambda own, rank, group: done.append(group))
+    assert World(0, 2).tensor_of(0, value) is value and done == ["all are there", "nccl"]
 
-    def lost(_):
+    def lost(*_):
         raise RuntimeError("NCCL communicator was aborted")
 
+    monkeypatch.setattr("torch.distributed.broadcast", lost)
     with pytest.raises(ConfigError, match="Another rank has ended .*aborted.*same command again"):
-        World(0, 2)._between_all(value, lost)
+        World(0, 2).tensor_of(0, value)
 
 
 def test_one_that_fails_ends_all_with_one_sentence(tmp_path, monkeypatch):

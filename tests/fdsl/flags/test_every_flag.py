@@ -42,7 +42,7 @@ READERS = {
     ],
     "test": [
         *("test", "fdsl/flags/evaluate_flags", "fdsl/flags/run_from_flags"),
-        *("fdsl/flags/ablation_grid", "fdsl/config/evaluation_options", "fdsl/parallel/by_category"),
+        *("fdsl/flags/ablation_grid", "fdsl/config/evaluation_options", "fdsl/commands/evaluate_runs"),
     ],
     "train": [
         *("train", "fdsl/flags/train_flags", "fdsl/config/training_config", "fdsl/training/setup"),

@@ -8,7 +8,7 @@ import torch
 
 from data.live import Frame
 from fdsl.inspection.reading import Reading
-from fdsl.inspection.score_files import Inspection, Watch, score_frames
+from fdsl.inspection.score_files import Inspection, score
 from fdsl.prediction import Prediction
 from fdsl.references.fitted_references import FittedReferences
 from models.features import ScoreMaps
@@ -43,13 +43,13 @@ def events(device, endless=False, refused=None):
         scorer=SimpleNamespace(detector=SimpleNamespace(backbone=backbone)),
         references=FittedReferences([], np.zeros((0, 4))),
         stored=[],
+        reader=SimpleNamespace(grey=None),
         to_batch=lambda photos: torch.zeros(len(photos), 3, 8, 8, dtype=torch.uint8),
         begin_batch=begin_batch,
     )
     frames = [Frame(str(number), np.zeros((8, 8, 3), np.uint8), 0, "") for number in range(3)]
     source = SimpleNamespace(endless=endless, frames=lambda: iter(frames))
-    watch = Watch(detector)
-    rows = score_frames(detector, Inspection([], reading=Reading(batch_size=1)), source, None, watch)
+    rows = score(detector, Inspection([], reading=Reading(batch_size=1), source=source))
     try:
         seen.extend(f"row {row['image']}" for row in rows)
     except ConfigError:

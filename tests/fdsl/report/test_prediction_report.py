@@ -8,8 +8,8 @@ import pytest
 
 from fdsl.report.charts import histogram_svg, ticks
 from fdsl.report.prediction_report import write_prediction_report
+from fdsl.store.journal import RANKED, SAMPLE
 from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.store.totals import RANKED, SAMPLE
 from fdsl.thresholds.threshold import Threshold
 from tests.support.run_config import prediction_config
 
@@ -33,7 +33,7 @@ def row(number):
 def finished(folder, count):
     run = PredictionFolder(folder, prediction_config())
     for number in range(count):
-        run.add(row(number), None, None)
+        run.journal.add(row(number), None, None)
     totals = run.finish(4)
     write_prediction_report(folder, totals, None, [], "", "command", False)
     return totals, (folder / "report.html").read_text()
@@ -50,7 +50,7 @@ def test_a_large_runs_report_has_a_sample_and_says_so(tmp_path):
 
 def test_how_it_was_made_is_closed_and_how_far_the_threshold_holds_is_not(tmp_path):
     run = PredictionFolder(tmp_path, prediction_config())
-    run.add(row(1), None, None)
+    run.journal.add(row(1), None, None)
     facts, trust = [("Precision", "bfloat16")], "Trust the ranking more than the decision."
     write_prediction_report(
         tmp_path, run.finish(4), Threshold(0.210744, 0.1, "given"), facts, trust, "command", False
@@ -73,7 +73,7 @@ def inspected(folder, count, **more):
     ]
     run = PredictionFolder(folder, prediction_config())
     for one in rows:
-        run.add(one, None, None)
+        run.journal.add(one, None, None)
     write_prediction_report(folder, run.finish(4), Threshold(0.1, 0.1, "given"), [], "", "command", False)
     text = (folder / "report.html").read_text()
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)

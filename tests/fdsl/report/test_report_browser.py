@@ -125,7 +125,7 @@ def test_a_photograph_that_cannot_be_judged_is_never_flipped(browser, tmp_path):
     reasons = {3: "no part in the picture", 5: "no part in the picture"}
     run = PredictionFolder(tmp_path, prediction_config())
     for number in range(8):
-        run.add(photograph(number, reasons.get(number)), None, None)
+        run.journal.add(photograph(number, reasons.get(number)), None, None)
     limit = Threshold(0.15, 0.15, "given")
     write_prediction_report(tmp_path, run.finish(4), limit, [], "", "command", False)
     browser.get((tmp_path / "report.html").as_uri())

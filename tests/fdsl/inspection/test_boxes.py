@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies
 
-from fdsl.boxes import find_boxes
+from fdsl.inspection.regions import find_boxes
 from utils.hot_regions import upsample
 
 

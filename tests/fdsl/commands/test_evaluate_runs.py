@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from fdsl.parallel.by_category import shards_of
+from fdsl.commands.evaluate_runs import shards_of
 
 
 @pytest.mark.parametrize("count, seed", list(product((1, 2, 3, 8), (0, 1))))

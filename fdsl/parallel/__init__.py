@@ -1,1 +1,0 @@
-"""The work of one command among several processes."""
