@@ -5,7 +5,7 @@
 Each training image of a product is the one reference in turn, and each of its test images is held against it
 (utils/image_statistics.py). Prints the number of pairs and of those with a reason, which are all false. Then
 the number of ordered pairs of normal images, and of those that would count as one reference
-(fdsl/references/reference_checks.py), and in how many of 1,000 draws of four normal images as references one
+(fdsl/references/fitted_references.py), and in how many of 1,000 draws of four normal images as references one
 would be left out. A second table has the frames of a camera that fails, made from four normal test images,
 and how many per cent of their pairs have a reason. A third one has the same frames among three normal images:
 in how many per cent of the draws the frame is left out, and nothing else.
@@ -30,7 +30,7 @@ from benchmarks.products import catalogues
 from benchmarks.shared import described
 from data.images import open_image
 from data.tensors import image_to_pixels
-from fdsl.references.reference_checks import Thumbnail
+from fdsl.references.fitted_references import Thumbnail
 from utils.arguments import whole
 from utils.command import run_command
 from utils.image_statistics import implausible_references, reason_of, statistics_of

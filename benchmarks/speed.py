@@ -40,7 +40,6 @@ from benchmarks.shared import (
     untrained_backbone,
 )
 from fdsl.api import AnomalyDetector
-from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection, score
 from fdsl.scoring import Scorer
 from models.backbone import normalise
@@ -335,7 +334,7 @@ def host(bench: Bench) -> list[Row]:
             ready = whole(detector.to_batch([photograph.convert("RGB")]))
             whole.forward = lambda images, match=None, ready=ready: ready
             for mode in ("RGB", "L"):
-                wanted = Inspection([f"{folder}/{mode}"], reading=Reading(batch_size=1))
+                wanted = Inspection([f"{folder}/{mode}"], batch_size=1)
                 rows = partial(score, detector, wanted)
                 decode = partial(map, decoded, sorted(Path(folder, mode).iterdir()))
                 every, decoding = (processor_ms(work, args.repeats) / count for work in (rows, decode))

@@ -21,6 +21,7 @@ from utils.files import (
     write_csv,
     write_json,
 )
+from utils.options import differing
 from utils.score_rows import COLUMNS, cells_of, parsed_row, write_scores
 from utils.text import printable
 
@@ -51,10 +52,9 @@ class Journal:
         refuse_foreign(self.folder, (CONFIG, ROWS, TABLE, SKIPPED), self._made_by)
         stored, name = read_json(self.folder / CONFIG) or {}, printable(self.folder)
         if stored != facts and (self.folder / ROWS).exists():
-            changed = ", ".join(key for key in {**stored, **facts} if stored.get(key) != facts.get(key))
             raise ConfigError(
-                f"--output {name} holds rows of another detector ({changed}); name another "
-                "folder for this one."
+                f"--output {name} holds rows of another detector ({', '.join(differing(stored, facts))}); "
+                "name another folder for this one."
             )
 
     def _mend(self) -> None:

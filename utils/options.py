@@ -402,3 +402,8 @@ def without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """The values except those of these names."""
     left_out = set(names)
     return {name: value for name, value in values.items() if name not in left_out}
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names of the values in which two differ, in alphabetical order."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))

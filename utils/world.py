@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from utils import signals
 from utils.console import of_torchrun, speaks
 from utils.errors import ConfigError
+from utils.options import differing
 from utils.text import one_line
 
 if TYPE_CHECKING:
@@ -113,7 +114,14 @@ class World:
             raise problem
         if failed:
             end_quietly()
-        self._refuse_others([(host, values) for _, host, values in answers])
+        for rank, (_, host, values) in enumerate(answers):
+            if others := differing(answers[0][2], values):
+                if not self.is_first:
+                    end_quietly()
+                raise ConfigError(
+                    f"Rank {rank} on {host} has another {', '.join(others)} than rank 0; give all of them "
+                    "the same files, flags and packages."
+                )
         return result  # type: ignore[return-value]
 
     @contextlib.contextmanager
@@ -125,19 +133,6 @@ class World:
             if self.joined and not self.is_first:
                 end_quietly()
             raise
-
-    def _refuse_others(self, answers: list[tuple[str, dict[str, Any]]]) -> None:
-        wanted = answers[0][1]
-        for rank, (host, values) in enumerate(answers):
-            if values == wanted:
-                continue
-            if not self.is_first:
-                end_quietly()
-            names = [name for name in {**wanted, **values} if values.get(name) != wanted.get(name)]
-            raise ConfigError(
-                f"Rank {rank} on {host} has another {', '.join(names)} than rank 0; give all of them the "
-                "same files, flags and packages."
-            )
 
 
 @cache

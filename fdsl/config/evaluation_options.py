@@ -10,10 +10,18 @@ from pathlib import Path
 from data.datasets import DATASETS
 from fdsl.config.presets import preset_option
 from fdsl.config.run_config import RunConfig
-from fdsl.inspection.reading import Reading
 from utils.arguments import name_part
 from utils.config import RuntimeOptions, at_least_one, max_pixels
 from utils.options import option
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How many images are encoded at once, and by how many processes they are read (None: by the cores there
+    are)."""
+
+    batch_size: int = 4
+    workers: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from data.dataset import InspectionDataset
 from data.photographs import PhotographReader
 from data.region_of_interest import MaskFolders
+from fdsl.config.evaluation_options import Reading
 from fdsl.evaluation.plan import PlannedRun
-from fdsl.inspection.reading import Reading
 from fdsl.references.rotation import fit_references
 from fdsl.references.transductive import encode_test_images, standing_for_all
 from fdsl.scoring import NotFinite, Scorer

@@ -16,10 +16,10 @@ from typing import Any
 
 from data.dataset import InspectionDataset, make_loader
 from data.grey import doubts_of
+from fdsl.config.evaluation_options import Reading
 from fdsl.evaluation.compute_maps import CategoryJob
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.factory import build_detector
-from fdsl.inspection.reading import Reading
 from fdsl.scoring import NotFinite, Scorer
 from models.detector import Detector
 from models.encoder import Encoder

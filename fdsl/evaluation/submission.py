@@ -22,11 +22,11 @@ from data.folder import VALIDATION
 from data.images import image_size
 from data.listing import list_images
 from data.records import Record
+from fdsl.config.evaluation_options import Reading
 from fdsl.evaluation.category_metrics import threshold_of
 from fdsl.evaluation.compute_maps import CategoryJob
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.evaluation.single_pass import Detectors, score_category
-from fdsl.inspection.reading import Reading
 from fdsl.scoring import upsample_maps
 from models.features import join_score_maps
 from utils.errors import ConfigError, DataError

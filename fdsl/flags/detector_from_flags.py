@@ -16,7 +16,6 @@ from fdsl.config.resolve import OF_DETECTORS, OF_HEADS
 from fdsl.flags.detector_options import DetectorFlags
 from fdsl.flags.page_flags import PageFlags
 from fdsl.flags.predict_flags import COMMON, EVERY, PredictFlags, parse_detector
-from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection
 from fdsl.references.reference_files import reference_files
 from fdsl.references.transductive import standing_for_all
@@ -99,10 +98,11 @@ def inspection_of(flags: PredictFlags, restarted: bool) -> Inspection:
         flags.pictures,
         flags.save_maps,
         flags.resume or restarted,
-        Reading(flags.batch_size, flags.workers),
         flags.save_masks,
         flags.coco,
         None if live is None else Source(live, every),
+        flags.batch_size,
+        flags.workers,
     )
 
 

@@ -4,7 +4,6 @@ import it."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,14 @@ def write_coco(file: Path, rows: Path) -> None:
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for row in _lines(rows):
-        image = len(images) + 1
-        images.append(
-            {
-                "id": image,
-                "file_name": row["image"],
-                "width": row["width"],
-                "height": row["height"],
-                "score": row["score"],
-                "anomalous": row["anomalous"],
-            }
-        )
-        annotations += [
-            _annotation(region, image, number)
-            for number, region in enumerate(row["regions"], start=len(annotations) + 1)
-        ]
+    with open(rows, encoding="utf-8") as lines:
+        for image, row in enumerate(map(json.loads, lines), start=1):
+            facts = {name: row[name] for name in ("width", "height", "score", "anomalous")}
+            images.append({"id": image, "file_name": row["image"], **facts})
+            annotations += [
+                _annotation(region, image, number)
+                for number, region in enumerate(row["regions"], start=len(annotations) + 1)
+            ]
     content = {
         "info": {"description": "Anomalous regions found by FDSL", "version": "1.0"},
         "licenses": [],
@@ -61,9 +52,3 @@ def _annotation(region: dict[str, Any], image: int, number: int) -> dict[str, An
         "iscrowd": 0,
         "score": region["peak"],
     }
-
-
-def _lines(rows: Path) -> Iterator[dict[str, Any]]:
-    with open(rows, encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)

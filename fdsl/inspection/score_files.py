@@ -25,7 +25,6 @@ from fdsl.api import AnomalyDetector, Prediction
 from fdsl.config.describe import detector_facts
 from fdsl.config.run_config import PredictionConfig
 from fdsl.inspection.coco_file import write_coco
-from fdsl.inspection.reading import Reading
 from fdsl.references.reference_store import ReferenceCopies
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
@@ -62,7 +61,8 @@ class Inspection:
     none are written. `references`: files that are warned of among the inputs. `pictures`: "all", "anomalous"
     or "none". `masks`: whether there is a mask of each. `resume`: a run of the same settings goes on. `coco`:
     a file of all regions, None: none is written. `source`: the camera, stream or clip that is the input, None
-    for files."""
+    for files. `batch_size`: photographs that are scored at once. `workers`: threads that read them, None: by
+    the cores there are."""
 
     inputs: Sequence[str]
     output: Path | None = None
@@ -70,10 +70,11 @@ class Inspection:
     pictures: str = "all"
     keep_maps: bool = False
     resume: bool = False
-    reading: Reading = Reading()  # noqa: RUF009 - frozen
     masks: bool = False
     coco: Path | None = None
     source: Source | None = None
+    batch_size: int = 4
+    workers: int | None = None
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -152,7 +153,7 @@ def _batches(
 ) -> tuple[Iterator[list[Loaded]], bool]:
     """What was read, in batches, and whether a GPU may be given one before the one before it is done with:
     each frame of a camera or a stream is scored at once."""
-    size, threads, source = wanted.reading.batch_size, worker_count(wanted.reading.workers), wanted.source
+    size, threads, source = wanted.batch_size, worker_count(wanted.workers), wanted.source
     on_gpu = detector.scorer.detector.backbone.device.type != "cpu"
     if source is not None:
         if source.endless:

@@ -23,7 +23,7 @@ from models.methods.fdsl import Fdsl
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 from utils.files import CHECKSUM
-from utils.options import as_stored, from_stored, without
+from utils.options import as_stored, differing, from_stored, without
 from utils.text import one_line
 
 logger = logging.getLogger("fdsl")
@@ -145,8 +145,7 @@ def is_trained(path: Path, config: TrainedWith) -> bool:
 
 def differences(stored: TrainedWith, config: TrainedWith) -> list[str]:
     """The names of the settings of identity in which two trainings differ."""
-    one, other = stored.identity(), config.identity()
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    return differing(stored.identity(), config.identity())
 
 
 def _load_own(path: Path) -> Checkpoint:

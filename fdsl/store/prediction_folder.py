@@ -56,7 +56,7 @@ from utils.files import (
     write_json,
 )
 from utils.log import warn
-from utils.options import as_stored
+from utils.options import as_stored, differing
 from utils.score_rows import write_scores
 from utils.signals import how_to_continue
 
@@ -85,10 +85,11 @@ class PredictionFolder:
         refuse_foreign(self.folder, (CONFIG, *FOLDERS, *WRITTEN), PREDICTIONS)
         if not _is_ours_to_fill(self.partial):
             raise foreign(self.folder, PARTIAL, PREDICTIONS)
-        stored = _stored_config(self.folder)
-        if resume and stored is not None and (changed := _changed(stored, config)):
+        stored = self._stored_config() if resume else None
+        if stored and (changed := differing(identity_of_prediction(stored), config.identity())):
             raise ConfigError(
-                f"--resume: {folder} was made with another {changed}; leave --resume out to start anew."
+                f"--resume: {folder} was made with another {changed[0].replace('_', ' ')}; leave --resume "
+                "out to start anew."
             )
         self.partial.mkdir(parents=True, exist_ok=True)
         write_json(self.partial / OWNER, {"made_by": PREDICTIONS})
@@ -97,7 +98,7 @@ class PredictionFolder:
             remove_leftovers_in(self.folder / name)
         if not resume:
             self._set_aside()
-        began = resume and stored is not None and not (self.partial / CONFIG).exists()
+        began = stored is not None and not (self.partial / CONFIG).exists()
         self._config = {"made_by": PREDICTIONS, **as_stored(config)}
         if not began:
             write_json(self.partial / CONFIG, self._config)
@@ -106,6 +107,12 @@ class PredictionFolder:
             self._take_up_results()
         self._earlier = RowIndex([self.partial, *_ranks(self.partial)], self.keep_maps)
         self._began, self._dropped = began, dict[str, dict]()  # rows of an earlier run by their names
+
+    def _stored_config(self) -> dict[str, Any] | None:
+        """The settings of the run in the folder; those of one without a row yet come before an earlier
+        run's."""
+        files = (self.partial / CONFIG, self.folder / CONFIG)
+        return next((read_json(file) for file in files if is_made_by(file, PREDICTIONS)), None)
 
     @cached_property
     def journal(self) -> Journal:
@@ -288,14 +295,6 @@ def _is_ours_to_fill(partial: Path) -> bool:
     return not entries or is_made_by(partial / OWNER, PREDICTIONS)
 
 
-def _stored_config(folder: Path) -> dict[str, Any] | None:
-    """The settings of the run in a folder; those of a run without a row yet come before an earlier run's."""
-    for config in (folder / PARTIAL / CONFIG, folder / CONFIG):
-        if is_made_by(config, PREDICTIONS):
-            return read_json(config)
-    return None
-
-
 def _ranks(partial: Path) -> list[Path]:
     """The folders of the journals of several processes."""
     return sorted(partial.glob("rank*"))
@@ -311,12 +310,3 @@ def _values(file: Path) -> Iterator[Any]:
     with contextlib.suppress(FileNotFoundError), open(file, "rb") as lines:
         for line in lines:
             yield json.loads(row_in(line))
-
-
-def _changed(stored: Mapping[str, Any], config: PredictionConfig) -> str | None:
-    """The first setting of identity in which the stored config.json differs from `config`; None for none."""
-    before, now = identity_of_prediction(stored), config.identity()
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            return name.replace("_", " ")
-    return None

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from data.live import Frame
-from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection, score
 from fdsl.prediction import Prediction
 from fdsl.references.fitted_references import FittedReferences
@@ -49,7 +48,7 @@ def events(device, endless=False, refused=None):
     )
     frames = [Frame(str(number), np.zeros((8, 8, 3), np.uint8), 0, "") for number in range(3)]
     source = SimpleNamespace(endless=endless, frames=lambda: iter(frames))
-    rows = score(detector, Inspection([], reading=Reading(batch_size=1), source=source))
+    rows = score(detector, Inspection([], batch_size=1, source=source))
     try:
         seen.extend(f"row {row['image']}" for row in rows)
     except ConfigError:

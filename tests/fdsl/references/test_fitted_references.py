@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from data.photographs import pixel_digest
 from fdsl.api import AnomalyDetector
-from fdsl.references.reference_checks import usable_references
+from fdsl.references.fitted_references import usable_references
 from fdsl.references.reference_store import FILE
 from tests.support.photographs import texture as drawn
 from tests.support.predictions import BACKBONE_OPTIONS
