@@ -19,7 +19,7 @@ from fdsl.inspection.score_files import draw, finish, inspected_row, run_config
 from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
 from page.uploads import Upload
-from utils.drift import WINDOW, Drift
+from utils.drift import Drift
 from utils.hot_regions import upsample
 
 SIDE = 1600  # pixels: the longest side of a picture that goes to the browser
@@ -75,11 +75,18 @@ def judged_by(detector: AnomalyDetector, prediction: Prediction) -> Prediction:
 def drift_of(photographs: Iterable[Photograph], detector: AnomalyDetector) -> list[dict[str, str]]:
     """In which ways the last photographs as a whole do not look like the references: a sentence each, and the
     name of one that shows it."""
-    drift = Drift(detector.references.statistics, WINDOW)
+    drift = Drift(detector.references.statistics)
     for one in photographs:
         prediction = one.prediction
-        if prediction is not None and prediction.statistics is not None and not prediction.reason:
-            drift.add(one.name, prediction.statistics, detector.decision.percentile(prediction.score))
+        if prediction is not None:
+            drift.follow(
+                {
+                    "image": one.name,
+                    "reason": prediction.reason,
+                    "statistics": prediction.statistics,
+                    "normal_percentile": detector.decision.percentile(prediction.score),
+                }
+            )
     return [change._asdict() for change in drift.changes.values()]
 
 

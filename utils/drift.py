@@ -43,58 +43,47 @@ class Drift:
     """Follows photographs in the order they come. `references`: their statistics (K,11), as
     utils/image_statistics.py gives them. `earlier`: the rows of the run that goes on."""
 
-    def __init__(
-        self, references: np.ndarray, window: int = WINDOW, earlier: Iterable[Mapping[str, Any]] = ()
-    ) -> None:
-        self.window, self._first = window, list[Seen]()
-        self._last: deque[Seen] = deque(maxlen=window)
-        self._low = references[:, :3].min(0) if len(references) else None
-        self._high = references[:, :3].max(0) if len(references) else None
+    def __init__(self, references: np.ndarray, earlier: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._first: list[Seen] = []
+        self._last: deque[Seen] = deque(maxlen=WINDOW)
+        self._usual = references[:, :3]  # and once there is one the median of the first window
         self.changes: dict[str, Change] = {}  # of the last window, by their kinds; none at first
         for row in earlier:
             self.follow(row)
 
     def follow(self, row: Mapping[str, Any]) -> list[str]:
-        """`add` of the next photograph by its row (utils/score_rows.py), which may be one of an earlier
-        process; one that cannot be judged, or has no statistics, does not count."""
+        """Takes the next photograph by its row (utils/score_rows.py), which may be one of an earlier process;
+        returns what there is to report now, as sentences. One that cannot be judged, or has no statistics,
+        does not count."""
         if row["reason"] or row["statistics"] is None:
             return []
-        return self.add(row["image"], np.array(row["statistics"]), row["normal_percentile"])
-
-    def add(self, name: str, statistics: np.ndarray, percentile: float | None) -> list[str]:
-        """Takes the next photograph, by its statistics, of which the first three count; returns what there is
-        to report now, as sentences. Frames that cannot be judged are not given."""
-        seen = Seen(name, statistics[:3], percentile)
-        if len(self._first) < self.window:
+        seen = Seen(row["image"], np.array(row["statistics"])[:3], row["normal_percentile"])
+        if len(self._first) < WINDOW:
             self._first.append(seen)
-            if len(self._first) == self.window:
-                self._widen(np.median([one.values for one in self._first], axis=0))
+            if len(self._first) == WINDOW:
+                self._usual = np.vstack([self._usual, np.median([one.values for one in self._first], axis=0)])
             return []
         self._last.append(seen)
-        if len(self._last) < self.window:
+        if len(self._last) < WINDOW:
             return []
         changes = {**self._of_statistics(), **self._of_scores()}
         sentences = [str(change) for kind, change in changes.items() if kind not in self.changes]
         self.changes = changes
         return sentences
 
-    def _widen(self, median: np.ndarray) -> None:
-        self._low = median if self._low is None else np.minimum(self._low, median)
-        self._high = median if self._high is None else np.maximum(self._high, median)
-
     def _of_statistics(self) -> dict[str, Change]:
         """Kind -> change of what the images' statistics show."""
-        assert self._low is not None and self._high is not None
+        lowest, highest = self._usual.min(0), self._usual.max(0)
         median, changes = np.median([one.values for one in self._last], axis=0), {}
         for number, (factor, words) in enumerate(zip(FACTORS, WORDS)):
-            low, high, value = self._low[number], self._high[number], median[number]
+            low, high, value = lowest[number], highest[number], median[number]
             if low / factor <= value <= high * factor:
                 continue
             order = sorted(self._last, key=lambda one: one.values[number], reverse=bool(value > high))
             kind = words[int(value > high)]
             changes[kind] = Change(
-                f"the last {self.window} photographs are {kind} than the references and the first "
-                f"{self.window} ({value:.4g}, before {low:.4g} to {high:.4g})",
+                f"the last {WINDOW} photographs are {kind} than the references and the first "
+                f"{WINDOW} ({value:.4g}, before {low:.4g} to {high:.4g})",
                 order[0].name,
             )
         return changes
@@ -109,7 +98,7 @@ class Drift:
         highest = max(self._last, key=lambda one: -1.0 if one.percentile is None else one.percentile)
         return {
             "higher scores": Change(
-                f"the last {self.window} photographs score higher than the first {self.window} "
+                f"the last {WINDOW} photographs score higher than the first {WINDOW} "
                 f"(median normal_percentile {np.median(now):.4g}, before {np.median(before):.4g}), so more "
                 "will be called anomalous",
                 highest.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import socket
@@ -13,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utils.errors import ConfigError
-from utils.files import parsed_json
 from utils.signals import before_leaving
+from utils.text import one_line
 
 try:
     import fcntl
@@ -45,13 +44,13 @@ def locked(file: Path, what: str, cure: str) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
     name = os.path.realpath(file)
     if name in _held:
-        raise _refusal(what, cure, _me())
+        raise _refusal(what, cure, _me().encode())
     handle = _take(file, what, cure)
     _held.add(name)
     try:
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)
-        os.write(handle, json.dumps(_me()).encode())
+        os.write(handle, _me().encode())
         yield
     finally:
         _held.discard(name)
@@ -70,7 +69,7 @@ def _take(file: Path, what: str, cure: str) -> int:
                     return handle
                 os.close(handle)  # its holder removed the file between our opening and our locking it
                 continue
-            holder = _read(handle)
+            holder = os.read(handle, 4096)
         except BaseException:
             os.close(handle)
             raise
@@ -93,24 +92,11 @@ def _lock(handle: int) -> bool:
     return True
 
 
-def _me() -> dict:
-    return {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+def _me() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
 
 
-def _read(handle: int) -> dict:
-    """The facts that the lock's holder wrote into it; {} where they cannot be read."""
-    try:
-        os.lseek(handle, 0, os.SEEK_SET)
-        holder = parsed_json(os.read(handle, 4096) or b"{}")
-    except (OSError, ValueError):
-        return {}
-    return holder if isinstance(holder, dict) else {}
-
-
-def _refusal(what: str, cure: str, holder: dict) -> ConfigError:
-    who = (
-        f"process {holder['process']} on {holder.get('host')} since {holder.get('since')}"
-        if "process" in holder
-        else "another process"
-    )
+def _refusal(what: str, cure: str, holder: bytes) -> ConfigError:
+    """`holder`: what the process that has the lock wrote into it."""
+    who = one_line(holder.decode(errors="replace")) if holder.startswith(b"process ") else "another process"
     return ConfigError(f"{what} is being written by {who}; wait until it has ended, or {cure}.")

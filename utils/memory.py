@@ -79,11 +79,10 @@ class Halving(Generic[Result]):
     def _spare(self, size: int) -> bool:
         """Whether the next attempt needs less memory."""
         now = min(self.limit or size, size)
-        return self.smaller(now) or self._halve(now) or self.smaller(0)
-
-    def _halve(self, now: int) -> bool:
+        if self.smaller(now):
+            return True
         if now <= 1:
-            return False
+            return self.smaller(0)
         self.limit = now // 2
         logger.warning("Out of memory with %d images at once: going on with %d.", now, self.limit)
         return True

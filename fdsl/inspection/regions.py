@@ -4,7 +4,7 @@ regions, by OpenCV."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,10 +55,9 @@ def regions_of(anomaly_map: np.ndarray, threshold: float | None, min_area: int =
     limit = pixel_threshold_of(anomaly_map, threshold)
     if limit is None:
         return []
-    found = find_regions(anomaly_map, limit, 1 if not is_reached(anomaly_map, threshold) else min_area)
     if is_reached(anomaly_map, threshold):
-        return found
-    return [region for region in found[:1] if region.area >= min_area]
+        return find_regions(anomaly_map, limit, min_area)
+    return [region for region in find_regions(anomaly_map, limit)[:1] if region.area >= min_area]
 
 
 def mask_of(anomaly_map: np.ndarray, threshold: float | None, min_area: int = 1) -> np.ndarray:
@@ -124,17 +123,12 @@ def _outline(mask: np.ndarray, left: int, top: int) -> tuple[tuple[float, float]
     height, width = mask.shape
     rings = find_contours(np.pad(mask, 1).astype(np.float32), 0.5, fully_connected="high")
     tolerance = max(TOLERANCE, max(mask.shape) / FINEST)
-    ring = max(rings, key=_enclosed)[:-1].astype(np.float32)  # the last point is the first
+    rings = [ring[:-1].astype(np.float32) for ring in rings]  # the last point is the first
+    ring = max(rings, key=lambda ring: cv2.contourArea(ring))
     ring = cv2.approxPolyDP(ring, tolerance, closed=True)[:, 0]  # scikit-image's loads scipy.signal: 0.3 s
     if len(ring) < POINTS_OF_AN_AREA:
         ring = np.array([[0.5, 0.5], [0.5, width + 0.5], [height + 0.5, width + 0.5], [height + 0.5, 0.5]])
     return tuple((_rounded(x + left - 0.5), _rounded(y + top - 0.5)) for y, x in ring)
-
-
-def _enclosed(ring: Sequence[Any]) -> float:
-    """The area that a closed ring (n,2) encloses (shoelace formula)."""
-    y, x = np.asarray(ring).T
-    return abs(float(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1]))) / 2
 
 
 def _rounded(value: float) -> float:

@@ -601,7 +601,7 @@ def test_a_resumed_run_compares_with_its_first_photographs(place, backbone, tmp_
 
 def test_of_each_kind_of_warning_there_are_few(place, backbone, tmp_path, logged, monkeypatch):
     """Also of drift, which comes and goes on a line whose light flickers."""
-    monkeypatch.setattr(Drift, "add", lambda _, name, *more: [f"changed; see {name}"])
+    monkeypatch.setattr(Drift, "follow", lambda _, row: [f"changed; see {row['image']}"])
     line_of(tmp_path / "line", range(9))
     run = ["--references", str(place / "good"), "--input", str(tmp_path / "line"), "--pictures", "none"]
     predict.main([*run, "--output", str(tmp_path / "out"), "--method", "nearest", *backbone])

@@ -14,7 +14,6 @@ from fdsl.store.journal import Journal
 from tests.support.photographs import draw, write_image
 from tests.support.ranks import as_command, in_ranks
 from tests.support.small_runs import Place, command, files
-from utils.drift import Drift
 from utils.errors import ConfigError
 from utils.world import World
 
@@ -327,7 +326,7 @@ def test_several_processes_go_on_with_the_run_of_one(place):
 
 def test_photographs_as_a_whole_are_followed_in_their_order(place, tmp_path, monkeypatch, logged):
     """Each process has every second batch."""
-    monkeypatch.setattr(Drift.__init__, "__defaults__", (3, ()))
+    monkeypatch.setattr("utils.drift.WINDOW", 3)
     for number in range(9):
         file = place.folder / f"line/{number}.png"
         draw(file, number % 2)

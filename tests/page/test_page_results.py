@@ -71,7 +71,7 @@ def test_a_photograph_without_a_part_has_a_reason(visitor):
 
 def test_photographs_that_no_longer_look_like_the_references_are_reported(detector, tmp_path, monkeypatch):
     """The last so many as a whole, as predict.py reports them, with one that shows it."""
-    monkeypatch.setattr("page.findings.WINDOW", 2)
+    monkeypatch.setattr("utils.drift.WINDOW", 2)
     visitor = fitted_visitor(detector, tmp_path / "drift")
     for seed in (3, 4):
         visitor.scored(png(seed), f"{seed}.png")
