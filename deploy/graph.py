@@ -18,13 +18,13 @@ from utils.errors import ConfigError, DataError
 from utils.files import parsed_json
 from utils.grey_range import GreyRange
 from utils.hot_regions import Box, upsample
-from utils.image_statistics import reason_of, statistics_of
+from utils.image_statistics import reason_of, reason_of_map, statistics_of
 from utils.numbers import percentile_of
 from utils.onnx_bytes import checksum_of, require_sealed
 from utils.text import one_line, printable
 from utils.tile_layout import Crops
 
-FORMAT = "4"
+FORMAT = "5"
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 LEAST_HEAT = 1e-30  # map values between no heat and opaque heat
 MOST_BRACKETS = 100  # in the settings
@@ -129,6 +129,7 @@ class Graph:
             values[name] for name in ("image_size", "threshold", "map_threshold")
         )
         self.normal_mean, self.normal_deviation = values["normal_mean"], values["normal_deviation"]
+        self.map_median = values["map_median"]
         self.heat_scale = low, high = values["heat_low"], values["heat_high"]
         if high - low < LEAST_HEAT:
             raise ValueError("heat_low is not below heat_high")
@@ -199,6 +200,8 @@ class Graph:
         statistics = statistics_of(pixels[0] if self.tiles is None else pixels[0, 0])
         reason = reason_of(statistics, self.statistics) if len(self.statistics) else ""
         anomalous = None if self.threshold is None else score >= self.threshold
+        if not (reason or anomalous):
+            reason = reason_of_map(given["map"], self.map_median)
         boxes: list[Box] = []
         if anomalous is not False and not reason:
             boxes = find_boxes(upsample(given["map"], photo.height, photo.width), self.pixel_threshold)

@@ -53,6 +53,7 @@ FIELDS = {
     "map_threshold": Field(optional=True),
     "normal_mean": Field(optional=True),
     "normal_deviation": Field(0, optional=True),
+    "map_median": Field(0, optional=True),
     "grey_low": GREY,
     "grey_high": GREY,
     "heat_low": Field(),

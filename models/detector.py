@@ -76,6 +76,11 @@ class Detector(nn.Module):
         self.counted = CountedPatches(None, backbone.device)
         self.directions: dict[str, Tensor] = {}  # category -> the directions (2,D) of its own words
 
+    @property
+    def of_distances(self) -> bool:
+        """Whether its maps are distances to the references, not fused with those of windows."""
+        return self.method.of_distances and self.windows is None
+
     @contextmanager
     def encoding_once(self) -> Iterator[None]:
         """Within it a batch that comes again, to this detector or to one `without` a reference, is encoded

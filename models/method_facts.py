@@ -15,9 +15,10 @@ class MethodFacts:
     test images. added_by: of a method without references, the flag that adds it to one with references.
     takes_text: `--with-text` is defined for it. reads_text: it needs `directions`
     (models/backbones/text/prompts.py). length_of_discrepancy: its map is the length of the discrepancy that
-    trained heads judge. components: those that `--leave-out` switches off. own_score: its image score in
-    words, where it has its own `summarise`. image_score, rotations: the default score, and the default copies
-    of each reference.
+    trained heads judge. of_distances: its map values are distances to the references: twice as much is twice
+    as far. components: those that `--leave-out` switches off. own_score: its image score in words, where it
+    has its own `summarise`. image_score, rotations: the default score, and the default copies of each
+    reference.
     """
 
     home: ClassVar[str]
@@ -31,6 +32,7 @@ class MethodFacts:
     takes_text: ClassVar[bool] = False
     reads_text: bool = False
     length_of_discrepancy: ClassVar[bool] = False
+    of_distances: ClassVar[bool] = False
     components: ClassVar[tuple[str, ...]] = ()
     own_score: ClassVar[str] = ""
     image_score: ClassVar[str] = "max"

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from utils.image_statistics import UNLIKE
+
 WINDOW = 50  # photographs that are looked at as a whole
 # How far the median of a window may lie outside what the references and the first window span, as a factor:
 # of brightness, contrast and sharpness. Light that is a fifth weaker or stronger lies outside, and so does a
@@ -53,9 +55,9 @@ class Drift:
 
     def follow(self, row: Mapping[str, Any]) -> list[str]:
         """Takes the next photograph by its row (utils/score_rows.py), which may be one of an earlier process;
-        returns what there is to report now, as sentences. One that cannot be judged, or has no statistics,
-        does not count."""
-        if row["reason"] or row["statistics"] is None:
+        returns what there is to report now, as sentences. One whose statistics are far outside, or that has
+        none, does not count."""
+        if row["reason"] not in (None, "", UNLIKE) or row["statistics"] is None:
             return []
         seen = Seen(row["image"], np.array(row["statistics"])[:3], row["normal_percentile"])
         if len(self._first) < WINDOW:

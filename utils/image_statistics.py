@@ -18,6 +18,7 @@ OUT_OF_FOCUS, NOISY = "out of focus", "noisier than the references"
 COLOUR_LOST, LESS_PART = "a colour is lost", "less of the part than in the references"
 DARK, BRIGHT = "darker than the references", "brighter than the references"
 HARSH = "more contrast than the references"
+UNLIKE = "most of the picture differs from the references"
 PER_IMAGE = 11  # statistics
 MOST_CONTRAST = 255 / 2  # the standard deviation of half black, half white
 CELL = 16  # pixels: side of the cells that the noise is found in,
@@ -40,6 +41,7 @@ MORE_REPEATED = 0.15  # of the side, beyond the references' longest run of repea
 MORE_SHIFTED = 0.4  # beyond the references' largest shift
 LEAST_PART = 1 / 3  # of the references' smallest share of part,
 CLEAR_PART = 0.1  # where that is more than this: textures have less, for all of them is ground
+MOST_DISTANCE = 2.5  # of a map's median: times that of the references' own maps
 # Focus in blocks, of an image that has less contrast than every reference: that of white noise is 2.24, a
 # little less after resizing; and times the references' highest.
 WHITE, WHITER = 2.0, 1.15
@@ -190,6 +192,20 @@ def reason_of(found: np.ndarray, references: np.ndarray, least_coarse: float = L
     if low[9] > CLEAR_PART and share < LEAST_PART * low[9]:
         return LESS_PART
     return HARSH if MOST_CONTRAST - contrast < LEAST_HALFTONES * (MOST_CONTRAST - high[1]) else ""
+
+
+def map_median(maps: np.ndarray) -> float:
+    """The median of the values of anomaly maps, of any shape, that are not 0, as patches outside a region of
+    interest are; 0 where all are."""
+    values = maps[maps > 0]
+    return float(np.median(values)) if len(values) else 0.0
+
+
+def reason_of_map(patch_map: np.ndarray, usual: float | None) -> str:
+    """Why an image of this anomaly map (G,G) of distances cannot show what the references show; "" where it
+    can. `usual`: the `map_median` of normal images, None or 0 where it is not known. For images below the
+    threshold: a score is of the highest map values, and says less where most of a picture is far away."""
+    return UNLIKE if usual and map_median(patch_map) > MOST_DISTANCE * usual else ""
 
 
 def reasons_among(found: np.ndarray) -> dict[int, str]:

@@ -11,7 +11,7 @@ from models.onnx_graph import DetectorGraph
 from utils.errors import ModelError
 from utils.options import as_stored
 
-FORMAT = "4"
+FORMAT = "5"
 
 
 def export_detector(
@@ -57,6 +57,7 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "threshold_source": None if limit is None else limit.source,
         "normal_mean": None if normal is None else normal.distribution[0],
         "normal_deviation": None if normal is None else normal.distribution[1],
+        "map_median": detector.decision.usual_distance(detector.scorer.detector.of_distances),
         "grey_low": None if grey is None else grey.low,
         "grey_high": None if grey is None else grey.high,
         "heat_low": low,

@@ -21,7 +21,7 @@ from fdsl.thresholds.decision import Decision
 from models.features import CHANNELS, ScoreMaps
 from utils.device import whatever_the_default_device
 from utils.errors import ConfigError, DataError
-from utils.image_statistics import statistics_of
+from utils.image_statistics import reason_of_map, statistics_of
 from utils.text import one_line
 
 
@@ -87,6 +87,13 @@ class Predictor:
         detector, limit = self.scorer.detector, self.decision.threshold
         maps, scores = fused_scores(found, detector.settings, self.image_score)
         heat_scale = self.decision.heat_scale(detector.method.hottest)
+        usual = self.decision.usual_distance(detector.of_distances)
+
+        def reason(place: int) -> str:
+            given = self.references.reason(statistics[place])
+            decided = limit is not None and float(scores[place]) >= limit.score
+            return given or ("" if decided else reason_of_map(maps[place], usual))
+
         return [
             Prediction(
                 score=score,
@@ -96,7 +103,7 @@ class Predictor:
                 patch_map=maps[i],
                 map_threshold=None if limit is None else limit.pixel_threshold,
                 normal_percentile=self.decision.percentile(score),
-                reason=self.references.reason(statistics[i]),
+                reason=reason(i),
                 heat_scale=heat_scale,
                 min_area=self.min_area,
                 statistics=statistics[i],

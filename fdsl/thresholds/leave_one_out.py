@@ -29,6 +29,7 @@ from models.ensemble.mutual_scoring import WithMutualScoring
 from models.features import ScoreMaps, join_score_maps
 from models.matching.candidates import Matching
 from utils.config import WindowConfig
+from utils.image_statistics import map_median
 from utils.log import progress
 from utils.numbers import log_odds
 
@@ -156,7 +157,7 @@ def _scored(batches: Iterable[HeldOutBatch], windows: WindowConfig, image_score:
         kinds += batch.kinds
     every, single = np.concatenate(maps), np.concatenate(scores).astype(np.float64)
     peaks = every.max((1, 2)).astype(np.float64)
-    return NormalScores(single, peaks, np.array(kinds), float(np.median(every)))
+    return NormalScores(single, peaks, np.array(kinds), map_median(every))
 
 
 def _scores_of_one(scorer: Scorer, photograph: Image.Image, rotations: int, image_score: str) -> NormalScores:
@@ -178,4 +179,4 @@ def _scores_of_one(scorer: Scorer, photograph: Image.Image, rotations: int, imag
         return 1 / (1 + np.exp(-shifted))
 
     scores = with_windows(own.scores, others.scores)
-    return NormalScores(scores, with_windows(own.peaks, others.peaks), others.kinds, own.floor)
+    return NormalScores(scores, with_windows(own.peaks, others.peaks), others.kinds, own.usual)

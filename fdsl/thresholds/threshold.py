@@ -49,14 +49,14 @@ class NormalScores:
     """Scores as those of new normal images.
 
     scores, peaks (n,): image score and highest map value. kinds (n,): one of these each; of AUGMENTED ones
-    the same number for each reference in turn. floor: the median of all map values. prior: of these kinds on
-    other products, None where it was not measured.
+    the same number for each reference in turn. usual: the `map_median` of all their maps. prior: of these
+    kinds on other products, None where it was not measured.
     """
 
     scores: np.ndarray
     peaks: np.ndarray
     kinds: np.ndarray
-    floor: float
+    usual: float
     prior: Prior | None = None
 
     def threshold(self, rate: float) -> Threshold:

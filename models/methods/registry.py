@@ -23,6 +23,7 @@ class NearestFacts(MethodFacts):
     words = "nearest normal patch, no training"
     takes_text = True
     length_of_discrepancy = True
+    of_distances = True
 
 
 class BothFacts(MethodFacts):
@@ -37,6 +38,7 @@ class SubspaceFacts(MethodFacts):
     name = "subspace"
     words = "residual outside the references' subspace, no training"
     matches = False
+    of_distances = True
 
 
 class PlusFacts(MethodFacts):
@@ -45,6 +47,7 @@ class PlusFacts(MethodFacts):
     words = "whitened distance to the nearest normal patch, with an image score of its own; no training"
     own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
     takes_text = True
+    of_distances = True
     rotations = AUTO
     components = ("common-mode", "whitening", "bilateral", "self-dissimilarity", "top-k")
 

@@ -56,6 +56,7 @@ def assert_same(file, detector, files):
             assert abs(found["score"][0] - wanted.score) < 1e-4
             assert abs(found["base_score"][0] - wanted.base_score) < 1e-4
             assert ("window_score" in found) == (wanted.window_score is not None)
+            assert graph.Graph(file).predict(Image.open(photo).convert("RGB"), "").reason == wanted.reason
             if facts["threshold"]:
                 assert (float(found["score"][0]) >= float(facts["threshold"])) == wanted.is_anomalous
     return facts

@@ -44,7 +44,7 @@ def small_graph(outputs, shape=("n", 3, 8, 8), name="pixels", **more):
         opset_imports=[helper.make_opsetid("", 18)],
         ir_version=10,
     )
-    facts = dict.fromkeys(("threshold", "map_threshold", "normal_mean", "normal_deviation"), "")
+    facts = dict.fromkeys(("threshold", "map_threshold", "normal_mean", "normal_deviation", "map_median"), "")
     facts |= {"heat_low": "0", "heat_high": "1"}
     facts |= {"grey_low": "", "grey_high": "", "tiles": "", "settings": "{}"}
     facts |= {"fdsl_format": graph.FORMAT, "image_size": "8", "reference_sizes": "[]"}
@@ -68,6 +68,7 @@ def test_a_small_graph_is_taken(tmp_path):
 FACTS = [
     {"image_size": "9" * 30},
     {"threshold": "nan"},
+    {"map_median": "-1"},
     {"tiles": "[" * 100_000},
     {"settings": None},
     {"fdsl_format": None},

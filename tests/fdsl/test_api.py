@@ -23,7 +23,7 @@ from models.methods.registry import METHODS
 from tests.support.photographs import texture
 from tests.support.run_config import heads_of
 from utils.config import BackboneConfig, MethodConfig
-from utils.image_statistics import reason_of, statistics_of
+from utils.image_statistics import UNLIKE, reason_of, statistics_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,6 +89,29 @@ def test_a_prediction_carries_the_statistics_that_its_reason_is_from(nearest):
         assert np.array_equal(one.statistics, statistics_of(image))
         assert one.reason == reason_of(one.statistics, nearest.references.statistics)
     assert [bool(one.reason) for one in found] == [False, True]
+
+
+@pytest.mark.parametrize("method", ["plus", "nearest", "subspace"])
+def test_a_picture_that_differs_nearly_everywhere_is_anomalous_below_the_threshold(configs, method):
+    """Its score alone would pass it. Where the score decides, no reason takes the regions away."""
+    detector = AnomalyDetector.from_backbone(**configs, method=method)
+    detector.fit([texture(1), texture(2), texture(3)])
+    dark = texture(8) // 3
+    detector.set_threshold(detector.predict(dark).score * 1.01)
+    assert [one.reason for one in detector.predict([dark, texture(8)])] == [UNLIKE, ""]
+    assert detector.predict(dark).is_anomalous
+    detector.set_threshold(detector.predict(dark).score)
+    found = detector.predict(dark)
+    assert found.is_anomalous and not found.reason and found.boxes
+
+
+def test_maps_that_are_no_distances_give_no_reason(checkpoint, tiny_configs):
+    """Those of trained heads, and those fused with windows."""
+    for more in ({"winmode": "nan"}, {"method": "nearest"}):
+        detector = from_checkpoint(checkpoint, tiny_configs, **more)
+        detector.fit([texture(1), texture(2), texture(3)])
+        detector.set_threshold(1.0)
+        assert detector.decision.normal is not None and not detector.predict(texture(8) // 3).reason
 
 
 def test_an_unknown_option_is_named_with_the_nearest_one():
