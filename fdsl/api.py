@@ -144,6 +144,11 @@ class AnomalyDetector:
         return self.scorer.detector.method
 
     @property
+    def takes_test_images(self) -> bool:
+        """Whether it compares test images with each other, which `fit` needs then."""
+        return self.scorer.detector.takes_test_images
+
+    @property
     def image_size(self) -> int:
         """The side in pixels that images are resized to."""
         return self.scorer.detector.image_size
@@ -235,7 +240,7 @@ class AnomalyDetector:
         self.reader, self.references, self.decision = reader, fitted, Decision()
         chosen = rotations == AUTO
         self.config = replace(self.config, references=len(photographs), rotations=1, rotations_chosen=chosen)
-        if self.method.takes_test_images:
+        if self.takes_test_images:
             seen = (reader.read(image, "a test image") for image in tested)
             encode_test_images(self.scorer, seen, len(tested))
         if not photographs:
@@ -268,7 +273,7 @@ class AnomalyDetector:
 
     def _refit(self, names: Sequence[str], more: Iterable[Photograph], rate: float | str | None) -> None:
         """Fits its references but for these names, and more; nothing has changed where that fails."""
-        if self.method.takes_test_images:
+        if self.takes_test_images:
             what = "This detector compares test images with each other"
             raise ConfigError(f"{what}: make it anew from its references and theirs.")
         kept = without_named(self.stored, names)

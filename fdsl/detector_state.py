@@ -21,8 +21,9 @@ from fdsl.store.detector_metadata import METADATA_KEY, DetectorMetadata, checked
 from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from fdsl.thresholds.threshold import NormalScores, Prior
 from models.detector import Detector
-from models.ensemble.mutual_scoring import ComparedImages, WithMutualScoring
+from models.ensemble.mutual_scoring import ComparedImages
 from models.method import Memories
+from models.methods.batch import BatchMemory
 from utils.config import MethodConfig
 from utils.errors import ConfigError, ModelError, is_out_of_memory
 from utils.files import remove_leftovers
@@ -72,18 +73,18 @@ def tensors_of(
         memory = getattr(detector.memories, attribute)
         if memory is not None:
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
-    method = detector.method
-    if isinstance(method, WithMutualScoring) and method.test_images and method.own_scales:
-        compared = method.test_images
+    mutual = detector.mutual
+    if mutual is not None and mutual.test_images and mutual.own_scales:
+        compared = mutual.test_images
         tensors |= {f"{TEST_IMAGES}.{name}": value for name, value in compared.memory.state().items()}
-        scales = [compared.map_scale, compared.score_scale, *method.own_scales]
+        scales = [compared.map_scale, compared.score_scale, *mutual.own_scales]
         tensors[f"{TEST_IMAGES}.levels"] = torch.tensor(scales, dtype=torch.float64)
     tensors[SIZES] = torch.tensor(references.sizes, dtype=torch.int64).view(-1, 2)
     tensors[STATISTICS] = torch.from_numpy(references.statistics)
     for name, facts in ((GREY, reader.grey), (NORMALISATION, reader.normalisation)):
         if facts is not None:
             tensors[name] = torch.tensor(astuple(facts), dtype=torch.float64)
-    if _names_roi(method.options):
+    if _names_roi(detector.method.options):
         tensors[ROI] = IN_FOLDERS if detector.counted.roi is None else detector.counted.roi
     if detector.layout is not None:
         tensors[LAYOUT] = torch.tensor([detector.layout.rows, detector.layout.columns])
@@ -146,11 +147,11 @@ def _restore(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     if LAYOUT in tensors:
         rows, columns = tensors[LAYOUT].tolist()
         detector.layout = TileLayout(rows, columns, detector.grid, backbone.patch_size)
-    if isinstance(method, WithMutualScoring):
+    if detector.mutual is not None:
         map_scale, score_scale, own_map, own_score = tensors[f"{TEST_IMAGES}.levels"].tolist()
-        memory = method.batch.restored(part_of(tensors, TEST_IMAGES), backbone.dtype)
-        method.test_images = ComparedImages(memory, map_scale, score_scale)
-        method.set_own_scales(own_map, own_score)
+        memory = BatchMemory.restored(part_of(tensors, TEST_IMAGES), backbone.dtype)
+        detector.mutual.test_images = ComparedImages(memory, map_scale, score_scale)
+        detector.mutual.set_own_scales(own_map, own_score)
 
 
 def _names_roi(options: MethodConfig) -> bool:

@@ -20,7 +20,6 @@ from models.backbone import Backbone
 from models.backbones.backbone_registry import load_backbone, text_directions
 from models.backbones.text.prompts import object_of
 from models.detector import Detector
-from models.ensemble.mutual_scoring import WithMutualScoring
 from models.ensemble.text_residuals import WithText
 from models.method import Method
 from models.methods.registry import METHODS
@@ -30,7 +29,6 @@ from utils.errors import ConfigError, ModelError
 from utils.text import as_text
 
 logger = logging.getLogger("fdsl")
-OWN = "own."  # begins the names of the tensors of a method inside another one
 HEADS = re.compile(r"(?:own\.|trained\.)*((?:heads|nam)\..+)")  # the names of trained heads' tensors
 
 
@@ -82,11 +80,9 @@ def make_method(
     method: Method = METHODS[config.method].load().of_heads(width, blocks, options, heads)
     if options.with_text:
         method = WithText(method)
-    if options.with_batch:
-        method = WithMutualScoring(method)
     if state is not None:
         if method.reads_text:
-            method.directions = state[f"{OWN * options.with_batch}directions"].float()
+            method.directions = state["directions"].float()
         method.load_state_dict(state)
     elif method.reads_text and options.object != BY_CATEGORY:
         (method.directions,) = text_directions(config.backbone, [options])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from models.backbone import NOTHING_MORE, Backbone
 from models.branches import AtOnce, Tiles, WholeImages, Windows, windows_of
 from models.encoder import KEPT_BYTES, Encoder
+from models.ensemble.mutual_scoring import MutualScoring
 from models.features import Features, FinalMaps, ScoreMaps, Views, views_of
 from models.matching.candidates import Matching
 from models.method import Memories, Memory, Method, Seen
@@ -43,7 +45,8 @@ class Inside(NamedTuple):
 
 class Detector(nn.Module):
     """A frozen backbone, a method, and the method's memories of one category's references: of whole images,
-    and of their windows or tiles where it looks at these too (models/branches.py).
+    and of their windows or tiles where it looks at these too (models/branches.py). Its method's maps may be
+    combined with mutual scoring of the test images (models/ensemble/mutual_scoring.py).
 
     `fit` comes before `forward`, unless the method needs no references. Images are pixels of uint8
     (B,3,S,S); with a `layout` of tiles (B,1+T,3,S,S), each image before its tiles.
@@ -65,6 +68,7 @@ class Detector(nn.Module):
                 f"{len(backbone.layers)} of width {backbone.width}: use the backbone they were trained on."
             )
         self.backbone, self.method = backbone, method.to(backbone.device).eval()
+        self.mutual = MutualScoring() if method.options.with_batch else None
         self.encode = Encoder(backbone)
         self.image_size, self.settings, self.grid = image_size, windows, backbone.grid(image_size)
         default = WINDOW_CHUNK_PATCHES["cpu"]
@@ -99,9 +103,13 @@ class Detector(nn.Module):
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
         views, given = views_of(self.encode.moved(images)), views_of(images)  # by which test images are known
-        features = self.method.features(self.encode, views.whole, given.whole, self.memories.whole)
-        maps = self.final_maps(views, features, match)
-        found = self.method.combine(maps, features, self.side)
+        if self.mutual is None:
+            features = self.method.features(self.encode, views.whole, given.whole, self.memories.whole)
+        else:
+            features = self.mutual.features(self.encode, views.whole, given.whole, self.method.want)
+        found = self.method.combine(self.final_maps(views, features, match), self.side)
+        if self.mutual is not None:
+            found = self.mutual.combined(found, features)
         return replace(found, base=self.counted.only(found.base, views.roi))
 
     def final_maps(self, views: Views, features: Features, match: Matching | None = None) -> FinalMaps:
@@ -158,6 +166,8 @@ class Detector(nn.Module):
             raise ModelError("There is no reference; only --fd none works without.")
         self.memories = Memories()  # free the old ones before the new ones are made
         self.method.forget()
+        if self.mutual is not None:
+            self.mutual.own_scales = None
         views, whole, windows, tiles = views_of(references), None, None, None
         if self.layout is not None:
             tiles = self.tiles.fit(self.method, self.encode, views, inside and inside.tiles)
@@ -168,8 +178,8 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def take_test_images(self, images: Iterable[Tensor], count: int) -> None:
-        """Gives the method the `count` test images that stand for all of them, batches (B,[1+T,]3,S,S); what
-        it saw before is forgotten."""
+        """Gives the method or mutual scoring the `count` test images that stand for all of them, batches
+        (B,[1+T,]3,S,S); what it saw before is forgotten."""
 
         def tokens_of_tiles(tiles: Tensor) -> Tensor:
             (features,) = self.tiles.encoded(self.encode, Views(tiles[:, 0], tiles), NOTHING_MORE)
@@ -183,7 +193,15 @@ class Detector(nn.Module):
                 parts = () if views.tiles is None else map(tiles, [views.tiles])
                 yield Seen(views.whole, whole(views.whole), parts)
 
-        self.memories = self.method.take_test_images(seen(), count, self.memories, self.backbone.device)
+        if self.mutual is None:
+            self.memories = self.method.take_test_images(seen(), count)
+        else:
+            self.mutual.take_test_images(seen(), count, self.backbone.device)
+
+    @property
+    def takes_test_images(self) -> bool:
+        """Whether `take_test_images` has to be called before `forward`."""
+        return self.method.transductive or self.mutual is not None
 
     def lay_tiles(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Decides how photographs are cut into tiles from the references' sizes (width, height); forgets
@@ -203,21 +221,23 @@ class Detector(nn.Module):
         """A detector of the same backbone and settings, or with other `windows`, of another method and its
         memories."""
         other = Detector(self.backbone, method, self.image_size, windows or self.settings, self.at_once)
-        other.encode, other.directions = self.encode, self.directions
+        other.encode, other.directions, other.mutual = self.encode, self.directions, self.mutual
         other.layout, other.counted = self.layout, self.counted
         other.memories = memories or Memories()
         return other
 
     def another(self, windows: WindowConfig | None = None) -> Detector:
-        """A detector of the same backbone and settings, or with other `windows`, without memory; trained
-        heads are shared."""
-        other = self.with_method(self.method.unfitted(), windows=windows)
-        other.layout = None
+        """A detector of the same backbone and settings, or with other `windows`, without memory and test
+        images; trained heads are shared."""
+        other = self.with_method(self.method.copied(), windows=windows)
+        other.layout, other.mutual = None, self.mutual and MutualScoring()
         return other
 
     def copied(self) -> Detector:
         """A detector with the same memories, that goes its own way from now on."""
-        return self.with_method(self.method.copied(), self.memories)
+        other = self.with_method(self.method.copied(), self.memories)
+        other.mutual = copy(self.mutual)
+        return other
 
     def without(self, reference: int, references: int) -> Detector:
         """A detector as this one, but for one of its `references`, which it has never seen."""
@@ -225,9 +245,10 @@ class Detector(nn.Module):
         return self.with_method(self.method, memories)
 
     def of_whole_images(self) -> Detector:
-        """It without windows, and with its memory of whole images."""
-        memories = Memories(self.memories.whole)
-        return self.with_method(self.method.unfitted(), memories, NO_WINDOWS)
+        """It without windows and mutual scoring, and with its memory of whole images."""
+        other = self.with_method(self.method.copied(), Memories(self.memories.whole), NO_WINDOWS)
+        other.mutual = None
+        return other
 
     @property
     def side(self) -> int:

@@ -101,6 +101,11 @@ def mean_of_highest(maps: Tensor) -> Tensor:
     return flat.topk(max(1, math.ceil(TOP_SHARE * flat.shape[1])), -1).values.mean(-1)
 
 
+def scaled(values: Tensor, scale: float | Tensor) -> Tensor:
+    """Values v of maps or scores -> v / (v + scale) in [0,1): 0.5 at the scale."""
+    return values / (values + scale)
+
+
 class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     """A method computes anomaly maps from features.
 
@@ -135,15 +140,6 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         """An independent copy, which shares the trained parameters."""
         return deepcopy(self, {id(part): part for part in self.parameters()})
 
-    def unfitted(self) -> Self:
-        """A copy that is fitted to nothing."""
-        return self.copied()
-
-    @property
-    def takes_test_images(self) -> bool:
-        """Whether `take_test_images` has to be called first."""
-        return self.transductive
-
     @property
     def needs_references(self) -> bool:
         """Whether it must be fitted to references before it can score."""
@@ -161,11 +157,8 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         tensor, ValueError for a method without memory."""
         raise ValueError(f"method {self.name} has no memory")
 
-    def take_test_images(
-        self, seen: Iterable[Seen], count: int, fitted: Memories, device: torch.device
-    ) -> Memories:
-        """The memories after `count` test images; `fitted`: those before; `device`: the backbone's. For
-        methods with `takes_test_images`."""
+    def take_test_images(self, seen: Iterable[Seen], count: int) -> Memories:
+        """The memories of `count` test images, for a `transductive` method."""
         raise NotImplementedError
 
     def features(
@@ -187,14 +180,17 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     def final(self, maps: Tensor) -> Tensor:
         """Refined maps (M,...) -> final maps, on one scale.
 
-        A map m of a group with the calibration scale s becomes m / (m + s) in [0,1): 0.5 at the mean peak of
-        normal images. Unchanged before `set_scales`.
+        Those of a group become `scaled` by its calibration: 0.5 at the mean peak of normal images. Unchanged
+        before `set_scales`.
         """
         if not self.scales:
             return maps
-        scale = self.calibration.repeat_interleave(len(maps) // len(self.scales))
-        scale = scale.view(-1, *[1] * (maps.dim() - 1))
-        return torch.where(scale > 0, maps / (maps + scale), maps)
+        scale = self.scale_of(len(maps)).view(-1, *[1] * (maps.dim() - 1))
+        return torch.where(scale > 0, scaled(maps, scale), maps)
+
+    def scale_of(self, maps: int) -> Tensor:
+        """The calibration (M,) of each of so many maps, in equal groups."""
+        return self.calibration.repeat_interleave(maps // len(self.scales))
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Final maps (M,B,G,G) -> the mean over maps (B,G,G), and the mean over maps of each one's maximum
@@ -229,9 +225,8 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         base, score = self.summarise(maps)
         return resized(base, side), score
 
-    def combine(self, maps: FinalMaps, features: Features, side: int) -> ScoreMaps:
-        """Final maps of B images, and the features of the whole images -> maps (B,side,side) and raw
-        scores."""
+    def combine(self, maps: FinalMaps, side: int) -> ScoreMaps:
+        """Final maps of B images -> maps (B,side,side) and raw scores."""
         if maps.tiles is not None:
             base = self.with_tiles(maps.whole, maps.tiles, side)
         elif side != maps.whole.shape[-1]:

@@ -152,7 +152,7 @@ class DetectorGraph(nn.Module):
         raw = detector.whole.raw_maps(method, [features], memory, GraphMatching())
         of_windows = self._raw_window_maps(pixels, detector.windows.grid)
         whole, windows = map(detector.counted_final, (raw, of_windows))
-        return method.combine(FinalMaps(whole, windows=windows), features, detector.side)
+        return method.combine(FinalMaps(whole, windows=windows), detector.side)
 
     def _raw_window_maps(self, pixels: Tensor, grid: WindowGrid) -> Tensor:
         """Images (B,3,S,S) uint8 -> raw maps stitched from all their windows (M,B,G,G)."""
@@ -179,7 +179,7 @@ def refuse_without_graph(detector: Detector) -> None:
     """ModelError for a detector that depends on other photographs, on text, on resized windows, on windows
     chosen by a map, or on narrower numbers than float32."""
     cure = "leave {} out when you make the detector, or inspect with predict.py"
-    if detector.method.takes_test_images:
+    if detector.takes_test_images:
         raise ModelError(
             "A detector that compares the test images with each other cannot be exported: "
             f"{cure.format('--with-batch or --method batch')}."

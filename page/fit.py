@@ -55,7 +55,7 @@ class Fit:
     @property
     def is_transductive(self) -> bool:
         """Whether the method compares photographs with each other."""
-        return self.detector.method.takes_test_images
+        return self.detector.takes_test_images
 
     @property
     def compares(self) -> bool:

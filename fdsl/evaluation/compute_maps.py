@@ -64,7 +64,7 @@ class CategoryJob:
         job's name in the log. With a `larger` job, whose bank begins with this one's references, matches with
         references of both are computed once."""
         try:
-            if self.detector.method.takes_test_images:
+            if self.detector.takes_test_images:
                 self._take_test_images(f"{what}, encoded beforehand")
             if len(self.shots):
                 self._fit_references(larger)

@@ -87,7 +87,7 @@ def compute_maps(
     Where memory is short, fewer images and then fewer windows are encoded at once. Raises DataError for an
     image that cannot be read.
     """
-    sharing = [run for run in runs if not detectors.of(run).detector.method.takes_test_images]
+    sharing = [run for run in runs if not detectors.of(run).detector.takes_test_images]
     done: set[PlannedRun] = set()
     if len(sharing) > 1:
         shared = [detectors.of(run).detector for run in sharing]

@@ -54,7 +54,7 @@ def page_detector(flags: PageFlags) -> AnomalyDetector:
             f"{detector.reader.masks} holds masks of files, and the page knows none: give one mask for all "
             "photographs, or draw it there."
         )
-    if flags.references and detector.method.takes_test_images:
+    if flags.references and detector.takes_test_images:
         raise ConfigError(
             "The page compares the photographs that are dropped on it, and with --with-batch the references "
             "are dropped there too: leave --references out."
@@ -80,7 +80,7 @@ def detector_from_config(file: str | Path) -> AnomalyDetector:
     flags = parse_detector(parser, ["--config", str(as_file("config", file))])
     labelled = read_labels(flags.labels) if flags.labels else None
     detector = load_or_make(flags)
-    if flags.detector or (flags.references and not detector.method.takes_test_images):
+    if flags.detector or (flags.references and not detector.takes_test_images):
         fit_from_flags(detector, flags)
     if detector.ready:
         set_threshold(detector, flags, labelled)
@@ -149,7 +149,7 @@ def fit_from_flags(
     logger.info("%d reference(s)", len(references))
     rotations = flags.given.get("rotate_references")
     how: dict[str, Any] = {"rotations": rotations, "false_alarm_rate": flags.rate_of_references}
-    if not detector.method.takes_test_images:
+    if not detector.takes_test_images:
         detector.fit(references, **how)
         return
     detector.fit(references, **how, test_images=test_images())

@@ -108,12 +108,10 @@ class WithText(Method[TextMemory]):
         own, text = self._parts(raw)
         return torch.cat([self.own.refine(own), text])
 
-    def final(self, maps: Tensor) -> Tensor:
-        """As Method.final; for tiles a method may have only the first of its groups."""
-        own, text = (len(part) for part in self._parts(maps))
+    def scale_of(self, maps: int) -> Tensor:
+        """As Method.scale_of; for tiles a method may have only the first of its groups."""
         scale = self.calibration.repeat_interleave(self.blocks)
-        scale = torch.cat([scale[:own], scale[-text:]]).view(-1, *[1] * (maps.dim() - 1))
-        return torch.where(scale > 0, maps / (maps + scale), maps)
+        return torch.cat([scale[: maps - self.blocks], scale[-self.blocks :]])
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The means of the method's own map (B,G,G) and score (B,) and of the text's."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.backbone import NOTHING_MORE
 from models.encoder import Encoder
 from models.features import Features
 from models.matching.candidates import UNRESTRICTED, Matching
@@ -68,9 +69,33 @@ class BatchMemory:
         """The indices of images (B,3,S,S) uint8 among its own; None for others."""
         return tuple(self.numbers.get(digest_of(image)) for image in images)
 
+    def maps_of(self, query: Features) -> Tensor:
+        """The query's maps (L,B,n); those of its own images are computed once."""
+        stored_as = query.stored_as or (None,) * query.tokens.shape[1]
+        new = [place for place, number in enumerate(stored_as) if number not in self.maps]
+        maps: dict[int, Tensor] = {}
+        if new:
+            images = query.tokens.unbind(1)  # an index list would be copied to a GPU
+            tokens = torch.stack([images[place] for place in new], 1)
+            maps = dict(zip(new, mutual_scores(tokens, self).unbind(1)))
+        for place, number in enumerate(stored_as):
+            if number is not None and place in maps:
+                self.maps[number] = maps[place].clone()
+            elif number is not None:
+                maps[place] = self.maps[number]
+        return torch.stack([maps[place] for place in range(len(stored_as))], 1)
+
     def without(self, reference: int, references: int) -> BatchMemory:
         """Itself: it holds no references."""
         return self
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
+        """The memory whose `state` this is, on the CPU; ValueError for tokens that are not those of tiles."""
+        tokens, tiles = state["tokens"].to("cpu", dtype), int(state["tiles"])
+        if tokens.shape[2] % tiles:
+            raise ValueError(f"{tokens.shape[2]} tokens of an image are not those of {tiles} tiles")
+        return cls(tokens, state["digests"].cpu(), tiles=tiles)
 
     def state(self) -> dict[str, Tensor]:
         return {"tokens": self.tokens, "digests": self.digests, "tiles": torch.tensor([self.tiles])}
@@ -106,16 +131,25 @@ def _filled(stored: Tensor | None, tokens: Tensor, first: int, count: int) -> Te
     return stored
 
 
-def with_stored_tokens(
-    encode: Encoder, images: Tensor, memory: BatchMemory, stored_as: Sequence[int | None]
+def stored_or_encoded(
+    encode: Encoder,
+    images: Tensor,
+    originals: Tensor,
+    memory: BatchMemory | None,
+    want: frozenset[str] = NOTHING_MORE,
 ) -> Features:
-    """The tokens of images (B,3,S,S): stored ones for images of the memory, whose indices are `stored_as`,
-    encoded ones for the others."""
+    """As Method.features: if nothing is wanted besides tokens, those of the memory's images are the stored
+    ones; others are encoded."""
+    if memory is None:
+        return encode(images, want)
+    stored_as = memory.of(originals)
     new = [place for place, number in enumerate(stored_as) if number is None]
+    if want or len(new) == len(stored_as):
+        return encode(images, want)._replace(stored_as=stored_as)
     encoded = iter(encode(images[new]).tokens.unbind(1) if new else ())
     stored = memory.tokens_for(images.device)
     tokens = [next(encoded) if number is None else stored[number].to(images.device) for number in stored_as]
-    return Features(torch.stack(tokens, 1), stored_as=tuple(stored_as))
+    return Features(torch.stack(tokens, 1), stored_as=stored_as)
 
 
 def digest_of(image: Tensor) -> bytes:
@@ -193,6 +227,12 @@ def _is_same(own: Tensor, photograph: Tensor) -> Tensor:
     return (own.float() - photograph.float()).square().sum(-1).mean(-1) / 4 <= SAME
 
 
+def summary_of(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean (B,G,G) of maps (L,B,G,G), and of its highest patches (B,)."""
+    mean = maps.mean(0)
+    return mean, mean_of_highest(mean)
+
+
 class Batch(BatchFacts, Method[BatchMemory]):
     """L maps: for each feature layer the distance of each patch to the other test images."""
 
@@ -202,49 +242,22 @@ class Batch(BatchFacts, Method[BatchMemory]):
     def needs_references(self) -> bool:
         return False
 
-    def take_test_images(
-        self, seen: Iterable[Seen], count: int, fitted: Memories, device: torch.device
-    ) -> Memories:
+    def take_test_images(self, seen: Iterable[Seen], count: int) -> Memories:
         whole, tiles = memories_of(seen, count)
         return Memories(whole, tiles=tiles)
 
     def features(
         self, encode: Encoder, images: Tensor, originals: Tensor, memory: BatchMemory | None
     ) -> Features:
-        """The stored tokens of test images; others are encoded."""
-        if memory is None:
-            return encode(images)
-        stored_as = memory.of(originals)
-        if all(number is None for number in stored_as):
-            return encode(images)._replace(stored_as=stored_as)
-        return with_stored_tokens(encode, images, memory, stored_as)
+        return stored_or_encoded(encode, images, originals, memory)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
-        tokens = state["tokens"].to("cpu", dtype)
-        tiles = int(state["tiles"])
-        if tokens.shape[2] % tiles:
-            raise ValueError(f"{tokens.shape[2]} tokens of an image are not those of {tiles} tiles")
-        return BatchMemory(tokens, state["digests"].cpu(), tiles=tiles)
+        return BatchMemory.restored(state, dtype)
 
     def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
-        """The maps; those of test images in the memory are computed once."""
         if memory is None:
             raise ModelError(NO_TEST_IMAGES)
-        stored_as = query.stored_as or (None,) * query.tokens.shape[1]
-        new = [place for place, number in enumerate(stored_as) if number not in memory.maps]
-        maps: dict[int, Tensor] = {}
-        if new:
-            images = query.tokens.unbind(1)  # an index list would be copied to a GPU
-            tokens = torch.stack([images[place] for place in new], 1)
-            maps = dict(zip(new, mutual_scores(tokens, memory).unbind(1)))
-        for place, number in enumerate(stored_as):
-            if number is not None and place in maps:
-                memory.maps[number] = maps[place].clone()
-            elif number is not None:
-                maps[place] = memory.maps[number]
-        return torch.stack([maps[place] for place in range(len(stored_as))], 1)
+        return memory.maps_of(query)
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean of maps (L,B,G,G), and of its highest patches (B,)."""
-        mean = maps.mean(0)
-        return mean, mean_of_highest(mean)
+        return summary_of(maps)

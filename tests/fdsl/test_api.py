@@ -292,7 +292,7 @@ def test_neither_the_order_of_test_images_nor_their_batches_matter(
     photos = [texture(seed, defect=seed == 3) for seed in range(3, 8)]
     if detector.method.needs_references:
         detector.fit([texture(1), texture(2)], rotations=2, false_alarm_rate=None)
-    elif detector.method.takes_test_images:
+    elif detector.takes_test_images:
         detector.fit(test_images=photos)
     alone = detector.predict(photos, batch_size=1)
     for size, order in ((2, [0, 1, 2, 3, 4]), (5, [0, 1, 2, 3, 4]), (2, [4, 2, 0, 3, 1])):
