@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 
 from data.datasets import DATASETS
 from fdsl.config.contradictions import Combined
-from fdsl.config.resolve import lacking
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import (
     AUTO,
@@ -54,18 +53,21 @@ class DetectorConfig:
     machine: MachineFacts
 
     def __post_init__(self) -> None:
-        Combined(self.method, self.options, self.windows).refuse()
+        self._combined.refuse()
+
+    @property
+    def _combined(self) -> Combined:
+        return Combined(self.method, self.options, self.windows)
 
     @property
     def reads_text(self) -> bool:
         """Whether text takes part."""
-        return self.options.with_text or METHODS[self.method].reads_text
+        return self._combined.reads_text
 
     @property
     def lacks(self) -> list[str]:
         """What options may need (utils/options.py) and this detector does not have."""
-        options = self.options
-        return lacking(METHODS[self.method], self.windows.winmode, options.fd, options.with_text)
+        return self._combined.lacks
 
     @property
     def sees_test_set(self) -> bool:

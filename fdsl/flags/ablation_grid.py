@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from fdsl.config.resolve import OF_DETECTORS, without_effect
+from fdsl.config.contradictions import OF_DETECTORS
+from fdsl.config.resolve import given_settings
 from fdsl.config.run_config import RunConfig
 from utils.arguments import name_part
 from utils.command_line import CommandLine
@@ -131,8 +132,8 @@ def _without_use(args: argparse.Namespace) -> set[str]:
     """Takes out the flags that the rest has no use for, again and again, as one may hang on another; returns
     their names."""
     taken: set[str] = set()
-    while names := {name for name in without_effect(vars(args)) if getattr(args, name) is not None}:
-        for name in names:
-            setattr(args, name, None)
-        taken |= names
+    values = vars(args)
+    while names := [name for name in given_settings(values).without_effect() if values[name] is not None]:
+        values.update(dict.fromkeys(names))
+        taken.update(names)
     return taken

@@ -12,7 +12,7 @@ from data.inputs import find_images
 from data.labels import read_labels
 from data.live import Source
 from fdsl.api import AnomalyDetector
-from fdsl.config.resolve import OF_DETECTORS, OF_HEADS
+from fdsl.config.contradictions import OF_DETECTORS, OF_HEADS
 from fdsl.flags.detector_options import DetectorFlags
 from fdsl.flags.page_flags import PageFlags
 from fdsl.flags.predict_flags import COMMON, EVERY, PredictFlags, parse_detector

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from fdsl.config.contradictions import Rule
+from fdsl.config.contradictions import OF_DETECTORS, Rule, broken
 from fdsl.config.presets import preset_option
-from fdsl.config.resolve import OF_DETECTORS, refuse_without_effect
+from fdsl.config.resolve import given_settings
 from fdsl.config.run_config import LOWEST_RATE, DetectorConfig, FittedConfig, RunConfig
 from fdsl.flags.groups import add_detector_options, add_option, add_options
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
@@ -129,11 +129,10 @@ class DetectorFlags(RuntimeOptions, ThresholdOptions):
     def contradiction(self, *rules: Rule) -> str:
         """The sentence that refuses flags which do not go together; "" where they do. ConfigError for a flag
         that has no effect with the method."""
-        for applies, sentence in rules:
-            if applies(self):
-                return sentence.format(it=self)
-        refuse_without_effect({**self.given, "checkpoint": self.checkpoint, "method": self.method})
-        return ""
+        if not (problem := broken(rules, self)):
+            given = {**self.given, "checkpoint": self.checkpoint, "method": self.method}
+            given_settings(given).refuse_without_effect()
+        return problem
 
 
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fdsl.config.contradictions import OF_EVALUATION, broken
 from fdsl.config.evaluation_options import EvaluationOptions
 from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
@@ -43,9 +44,13 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_ablate_flags(parser)
     add_options(parser, RuntimeOptions)
     args = parser.parse_args(argv)
-    if args.checkpoints and args.checkpoint:
-        parser.error("--checkpoint names the heads, and --checkpoints where to look: leave one out")
-    _refuse_several(args, parser)
+    if args.from_maps is not None:
+        parser.refuse_all_but(WITH_MAPS, "--from-maps")
+    several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
+    several += [name for name in ("ablate", "table") if getattr(args, name)]
+    given = argparse.Namespace(**vars(args), several=[name.replace("_", "-") for name in several])
+    if problem := broken(OF_EVALUATION, given):
+        parser.error(problem)
     tables = read_tables(args, parser)
     parser.save_settings(args)
     vars(args).update(take_preset(args.preset, vars(args)))
@@ -53,19 +58,6 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     if len(runs) == 1:
         parser.refuse_without_effect("one run, which has no memory to share", ("memory",))
     return runs
-
-
-def _refuse_several(args: argparse.Namespace, parser: CommandLine) -> None:
-    """Stored maps are of one run, and so is a submission."""
-    if args.from_maps is not None:
-        parser.refuse_all_but(WITH_MAPS, "--from-maps")
-    elif args.dataset is None:
-        parser.error("--dataset is needed (or --from-maps DIR)")
-    several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
-    several += [name for name in ("ablate", "table") if getattr(args, name)]
-    if args.submission is not None and several:
-        flag = several[0].replace("_", "-")
-        parser.error(f"--submission is of one run: leave --{flag} out, or give it one value")
 
 
 def _combined(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
-from fdsl.config.contradictions import OF_SAVED
+from fdsl.config.contradictions import OF_PAGE
 from fdsl.flags.detector_options import DetectorFlags, add_detector_flags
 from fdsl.flags.groups import add_options, read, take_preset
 from utils.arguments import SHORTEST_TOKEN, token
@@ -57,6 +57,16 @@ class PageFlags(DetectorFlags):
                 f"--host {self.host} is no address of this machine; give 0.0.0.0 for all."
             ) from error
 
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach it."""
+        return ipaddress.ip_address(self.address).is_loopback
+
+    @property
+    def tunnel(self) -> str:
+        """The command by which another machine reaches a private page."""
+        return f"ssh -L {self.port}:{HOST}:{self.port} USER@{socket.gethostname()}"
+
 
 def parse(argv: list[str] | None, description: str | None) -> PageFlags:
     """Reads and checks the command line."""
@@ -66,12 +76,7 @@ def parse(argv: list[str] | None, description: str | None) -> PageFlags:
     add_options(parser, RuntimeOptions, only=lambda one: one.name != "workers")
     args = parser.parse_args(argv)
     flags = read(PageFlags, args)
-    if problem := flags.contradiction(*OF_SAVED):
+    if problem := flags.contradiction(*OF_PAGE):
         parser.error(problem)
-    if flags.token is None and not ipaddress.ip_address(flags.address).is_loopback:
-        parser.error(
-            f"--host {flags.host} lets other machines in: also give --token SECRET, or leave it out and "
-            f"come by ssh -L {flags.port}:{HOST}:{flags.port} USER@{socket.gethostname()}"
-        )
     parser.save_settings(args)
     return replace(flags, given=take_preset(flags.preset, flags.given))

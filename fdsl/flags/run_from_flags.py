@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fdsl.config.evaluation_options import EvaluationOptions
-from fdsl.config.resolve import refuse_without_effect
+from fdsl.config.resolve import given_settings
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.few_shot_split import FewShotSplit, sample_split, with_split
 from fdsl.evaluation.plan import PlannedRun, as_typed, refuse_one_folder
@@ -74,13 +74,13 @@ def _read(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
 
 def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
     """The run that the flags ask for, and its checkpoint (None without trained heads)."""
-    refuse_without_effect(vars(args))
+    given_settings(vars(args)).refuse_without_effect()
     if not METHODS[args.method].needs_heads:
         return _config_of(args, None), None
     path = args.checkpoint or _default_checkpoint(args)
     checkpoint = load_checkpoint(path)
     if checkpoint.options is not None:
-        refuse_without_effect({**vars(args), "fd": checkpoint.options.fd})
+        given_settings({**vars(args), "fd": checkpoint.options.fd}).refuse_without_effect()
     return replace(
         _config_of(args, checkpoint),
         checkpoint=str(path),
@@ -134,7 +134,7 @@ def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
         raise ConfigError(
             f"--winmode {winmode} needs window maps, and the stored run has none (it ran with --winmode nan)."
         )
-    refuse_without_effect({**fused, "method": made.method, "winmode": winmode})
+    given_settings({**fused, "method": made.method, "winmode": winmode}).refuse_without_effect()
     return replace(
         config,
         data_path=str(args.data_path) if args.data_path else config.data_path,

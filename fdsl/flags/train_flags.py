@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from fdsl.config.contradictions import OF_TRAINING, broken
 from fdsl.config.training_config import Recipe, TrainingPlan
 from fdsl.flags.groups import add_options, read
 from utils.command_line import CommandLine
@@ -26,19 +27,10 @@ def parse(argv: list[str] | None, description: str | None) -> TrainingPlan:
     plan = read(TrainingPlan, args)
     if plan.data_path is None:
         plan = replace(plan, data_path=[Path("data") / name for name in plan.dataset])
-    refuse_other_folders(parser, plan)
+    if problem := broken(OF_TRAINING, plan):
+        parser.error(problem)
     if args.fd == "none":
         parser.refuse_without_effect("--fd none, whose heads see no references", ("align", "k-shot"))
     parser.save_settings(args)
     return plan
 
-
-def refuse_other_folders(parser: CommandLine, plan: TrainingPlan) -> None:
-    """Several datasets have a folder each, and none is given twice."""
-    names, folders = plan.dataset, plan.data_path
-    if len(folders) != len(names):
-        parser.error(f"--data-path: {len(names)} dataset(s) have {len(folders)} folder(s)")
-    if len({path.resolve() for path in folders}) < len(names) or len(set(names)) < len(names):
-        parser.error("--dataset and --data-path: each dataset and each folder is given once")
-    if plan.meta and len(names) > 1:
-        parser.error("--meta goes with one dataset")

@@ -75,7 +75,7 @@ def test_two_categories_of_one_name_are_one_sentence(datasets, tmp_path):
 @pytest.mark.parametrize(
     "names, folders, more, words",
     [
-        (("mvtec", "visa"), 1, (), "2 dataset(s) have 1 folder(s)"),
+        (("mvtec", "visa"), 1, (), "each dataset has a folder of its own"),
         (("mvtec", "mvtec"), 2, (), "each dataset and each folder is given once"),
         (("mvtec", "visa"), 2, ("--meta", "meta.json"), "--meta goes with one dataset"),
     ],

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fdsl.config.contradictions import RULES, Combined
+from fdsl.config.resolve import given_settings
 from fdsl.config.run_config import DetectorConfig
 from tests.support.run_config import MACHINE
 from utils.config import BackboneConfig, MachineFacts, MethodConfig, WindowConfig
@@ -61,11 +62,36 @@ def test_a_contradiction_is_refused(method, options, windows, run, words):
 
 
 def test_every_rule_has_a_case():
-    for applies, sentence in RULES:
-        cases = [
-            Combined(name, MethodConfig(**given), windows, **run) for name, given, windows, run, _ in CASES
-        ]
-        assert any(map(applies, cases)), sentence
+    cases = [Combined(name, MethodConfig(**given), windows, **run) for name, given, windows, run, _ in CASES]
+    cases += [given_settings(given) for given, _ in WITHOUT_EFFECT]
+    for rule in RULES:
+        assert any(map(rule.refuses, cases)), rule.sentence
+
+
+WITHOUT_EFFECT = [
+    ({"method": "nearest", "use_nam": True}, "--use-nam does not go with --method nearest, which has no"),
+    ({"method": "plus", "checkpoint": "x"}, "--checkpoint does not go with --method plus, which has no"),
+    ({"method": "subspace", "align": "diff2"}, "--align does not go with --method subspace, which searches"),
+    ({"fd": "none", "align": "diff2"}, "--align does not go with --method fdsl, which searches"),
+    (
+        {"method": "subspace", "winmode": "mul", "index_memory": "1"},
+        "--index-memory chooses among the windows of references",
+    ),
+    ({"method": "nearest", "win_size": 9}, "--win-size is for local windows"),
+    ({"tiles": 2, "win_stride": 2}, "--win-stride is for local windows"),
+    ({"winmode": "onlywin", "win_weight": 0.5}, "--win-weight is the share of local windows"),
+    ({"method": "nearest", "object": "object"}, "are words for text"),
+]
+
+
+@pytest.mark.parametrize("given, words", WITHOUT_EFFECT)
+def test_a_given_setting_without_effect_is_refused(given, words):
+    """Also where its value is the default one."""
+    name = next(reversed(given))
+    with pytest.raises(ConfigError, match=words):
+        given_settings(given).refuse_without_effect()
+    assert name in given_settings(given).without_effect()
+    given_settings({**given, name: None}).refuse_without_effect()
 
 
 def test_what_goes_together_is_made_and_cannot_be_changed_to_what_does_not():

@@ -161,7 +161,7 @@ def test_a_run_is_the_same_wherever_its_files_lie_and_whatever_asked():
         ({"machine__torch": None}, "torch"),
         ({"machine__gpus": 2}, "gpus"),
         ({"heads": "fdsl"}, "has no heads"),
-        ({"options__leave_out": ["top-k"]}, "--leave-out top-k does not go with --method fdsl"),
+        ({"options__leave_out": ["top-k"]}, "--leave-out does not go with --method fdsl"),
         ({"options__leave_out": "top-k"}, "leave_out"),
         ({"windows__side": 3}, "a WindowConfig has no side"),
         ({"backbone__image_size": "518"}, "image_size"),

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from fdsl.config.resolve import OF_DETECTORS, backbone_config
+from fdsl.config.contradictions import OF_DETECTORS
+from fdsl.config.resolve import backbone_config
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.run_folder import RunFolder
 from fdsl.evaluation.run_name import name_of
