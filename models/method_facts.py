@@ -11,14 +11,14 @@ class MethodFacts:
 
     home: MODULE.CLASS below models/methods/. name: as `--method` takes it. words: a description for help and
     reports. needs_heads: it needs a checkpoint's trained heads. needs_discrepancy: it does not work with
-    `--fd none`. matches: it searches for nearest normal patches. transductive: its memory is of the
-    test images. added_by: of a method without references, the flag that adds it to one with references.
+    `--fd none`. matches: it searches for nearest normal patches. transductive: its memory is of the test
+    images. added_by: of a method without references, the flag that adds it to one with references.
     takes_text: `--with-text` is defined for it. reads_text: it needs `directions`
     (models/backbones/text/prompts.py). length_of_discrepancy: its map is the length of the discrepancy that
-    trained heads judge. of_distances: its map values are distances to the references: twice as much is twice
-    as far. components: those that `--leave-out` switches off. own_score: its image score in words, where it
-    has its own `summarise`. image_score, rotations: the default score, and the default copies of each
-    reference.
+    trained heads judge. of_distances: its map values are distances to the nearest normal patch: twice as much
+    is twice as far. components: those that `--leave-out` switches off. own_score: its image score in words,
+    where it has its own `summarise`. image_score, rotations: the default score, and the default copies of
+    each reference.
     """
 
     home: ClassVar[str]

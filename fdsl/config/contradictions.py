@@ -370,12 +370,13 @@ OF_PAGE: tuple[Rule, ...] = (  # of app.py
 )
 OF_TRAINING: tuple[Rule, ...] = (  # of train.py
     Rule(
-        lambda it: len(it.data_path) != len(it.dataset),
-        "--data-path: each dataset has a folder of its own",
+        lambda it: len(it.data_path) != len(it.dataset), "--data-path: each dataset has a folder of its own"
     ),
     Rule(
-        lambda it: len({path.resolve() for path in it.data_path}) < len(it.dataset)
-        or len(set(it.dataset)) < len(it.dataset),
+        lambda it: (
+            len({path.resolve() for path in it.data_path}) < len(it.dataset)
+            or len(set(it.dataset)) < len(it.dataset)
+        ),
         "--dataset and --data-path: each dataset and each folder is given once",
     ),
     Rule(lambda it: it.meta and len(it.dataset) > 1, "--meta goes with one dataset"),

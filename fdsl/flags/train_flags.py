@@ -33,4 +33,3 @@ def parse(argv: list[str] | None, description: str | None) -> TrainingPlan:
         parser.refuse_without_effect("--fd none, whose heads see no references", ("align", "k-shot"))
     parser.save_settings(args)
     return plan
-

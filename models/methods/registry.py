@@ -38,7 +38,6 @@ class SubspaceFacts(MethodFacts):
     name = "subspace"
     words = "residual outside the references' subspace, no training"
     matches = False
-    of_distances = True
 
 
 class PlusFacts(MethodFacts):
