@@ -44,8 +44,9 @@ class Option:
     where the value is not the usual one, {} for the value; or value -> text. together: named with all others
     that are. place: it changes no result, as the place of a file, so it may differ between equal runs.
     trained: train.py takes it. fused: it combines or evaluates finished maps, so --from-maps may change it.
-    several: it takes several values, of which each is one of a run. required: as of argparse. flag_name: of a
-    flag that is not named like the field. research: only test.py has its flag, and train.py where `trained`.
+    several: it takes several values, of which each is one of a run. again: it may be given again, with other
+    values. required: as of argparse. flag_name: of a flag that is not named like the field. research: only
+    test.py has its flag, and train.py where `trained`.
     """
 
     default: Any
@@ -64,6 +65,7 @@ class Option:
     trained: bool = False
     fused: bool = False
     several: bool = False
+    again: bool = False
     above: bool = False
     required: bool = False
     flag_name: str = ""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 from fdsl.config.contradictions import OF_DETECTORS
 from fdsl.config.resolve import given_settings
 from fdsl.config.run_config import RunConfig
 from utils.arguments import name_part
 from utils.command_line import CommandLine
-from utils.options import nearest_name, options_of
+from utils.options import CommandOptions, nearest_name, option, options_of
 
 Settings = dict[str, list[str]]  # name of a setting -> its values as they were typed
 ABLATED = (
@@ -24,23 +25,26 @@ TABLE = "ablation"
 TOGETHER = "+"  # between the parts of one value: layers=6+12,24
 
 
-def add_ablate_flags(parser: argparse.ArgumentParser) -> None:
-    """`--ablate` and the name of the table that it ends in."""
-    group = parser.add_argument_group("ablations")
-    group.add_argument(
-        "--ablate",
-        action="append",
-        nargs="+",
+@dataclass(frozen=True, kw_only=True)
+class AblationOptions(CommandOptions):
+    """The settings that are varied, and the names of the tables that they end in."""
+
+    group: ClassVar[str] = "ablations"
+
+    ablate: Sequence[Sequence[str]] | None = option(
+        None,
+        several=True,
+        again=True,
         metavar="NAME=V1,V2",
         help="a run for each combination of these values; for instance winmode=nan,mul "
         f"use-nam=0,1 (parts of one value are joined by {TOGETHER}: layers=6+12,24), and a table of all; "
         "what shares the backbone's work is encoded once. Given again: more combinations, with a table of "
         "their own",
     )
-    group.add_argument(
-        "--table",
-        type=name_part,
-        nargs="+",
+    table: Sequence[str] | None = option(
+        None,
+        reads=name_part,
+        several=True,
         metavar="NAME",
         help="name of the results table RESULTS/MODEL/DATASET/NAME.md, .csv and .json, one for each --ablate "
         "(default ablation; of several ablation_SETTING); without --ablate: of shots and checkpoints",

@@ -8,7 +8,7 @@ from typing import Any
 from fdsl.config.contradictions import OF_EVALUATION, broken
 from fdsl.config.evaluation_options import EvaluationOptions
 from fdsl.config.run_config import DetectorConfig, RunConfig
-from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
+from fdsl.flags.ablation_grid import AblationOptions, Settings, as_text, combinations, read_tables
 from fdsl.flags.groups import add_detector_options, add_option, add_options, take_preset
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.command_line import CommandLine
@@ -41,8 +41,7 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_options(parser, RunConfig, EvaluationOptions)
     add_option(parser, EvaluationOptions.group, options_of(DetectorConfig)["method"])
     add_detector_options(parser, research=True)
-    add_ablate_flags(parser)
-    add_options(parser, RuntimeOptions)
+    add_options(parser, AblationOptions, RuntimeOptions)
     args = parser.parse_args(argv)
     if args.from_maps is not None:
         parser.refuse_all_but(WITH_MAPS, "--from-maps")

@@ -84,7 +84,7 @@ def add_option(
     elif option.reads is not None:
         arguments["type"] = option.reads
     if option.many or option.several:
-        arguments["nargs"] = "+"
+        arguments |= {"nargs": "+", "action": "append" if option.again else "store"}
     if "" in option.words:
         arguments |= {"nargs": "?", "const": option.words[""]}
     group.add_argument(option.flag, **arguments)
