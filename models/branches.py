@@ -1,7 +1,7 @@
 """The branches of a detector: whole images, local windows, tiles.
 
-Each encodes its part of an image, has a method fit a memory to the same part of the references, and merges
-the raw maps of the parts to maps of the image. Memories are frozen; the detector holds them
+Each encodes its part of an image, has a method fit a memory to the same part of the references, and gives the
+raw maps of the image. Memories are frozen; the detector holds them
 (`models.method.Memories`).
 """
 
@@ -11,7 +11,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from models.encoder import Encoder
-from models.features import Features, Sizes, Views
+from models.features import Features, Sizes, Views, views_of
 from models.matching.candidates import UNRESTRICTED, Matching, window_matching
 from models.method import Memory, Method
 from models.views.sliding_windows import WindowGrid
@@ -48,37 +48,27 @@ class Branch(ABC):
     def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
         """The features of images, in one part or, of a single image, in several."""
 
-    def fit(self, method: Method, encode: Encoder, references: Views, inside: Tensor | None = None) -> Memory:
-        """The method's memory of K references, encoded one by one. `inside` (K,R,tokens) bool: which patches
-        of each one's R copies count (None: all). ModelError where a feature layer gives all patches the same
-        token."""
+    def fit(self, method: Method, encode: Encoder, references: Tensor, inside: Tensor | None) -> Memory:
+        """The method's memory of references (K,[1+T,]3,S,S) uint8, encoded one by one. `inside` (K,R,tokens)
+        bool: which patches of each one's R copies count (None: all). ModelError where a feature layer gives
+        all patches the same token."""
         want = method.want | self.match.want
-        every = progress(references.each(), len(references.whole), "encoding references")
-        on_device = (self._moved(encode, one) for one in every)
+        every = progress(references.split(1), len(references), "encoding references")
+        on_device = (views_of(encode.moved(one)) for one in every)
         images: Iterable[Iterator[Features]] = (self.encoded(encode, one, want) for one in on_device)
-        sizes = [[self.tokens]] * len(references.whole)
+        sizes = [[self.tokens]] * len(references)
         if inside is not None:
             images, sizes = map(_with_inside, images, inside.flatten(0, 1)), inside.sum(-1).tolist()
         parts = _refuse_equal_patches(chain.from_iterable(images))
         return self._fitted(method, parts, sizes)
 
-    def raw_maps(
-        self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
-    ) -> Tensor:
-        """The method's raw maps (M,B,H,W) of the images with these parts; `match` replaces the branch's."""
-        return self.merged(self._scored(method, parts, memory, match))
-
     def _scored(
         self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
     ) -> Tensor:
-        """The raw maps (M,.,n) of all parts, one after the other."""
+        """The method's raw maps (M,.,n) of all parts, one after the other; `match` replaces the branch's."""
         chosen = self._matching(match)
         raw = [self._raw(method, part, memory, one) for part, one in chosen.over(parts)]
         return raw[0] if len(raw) == 1 else torch.cat(raw, dim=1)
-
-    def _moved(self, encode: Encoder, views: Views) -> Views:
-        """The branch's part of images, on the backbone's device."""
-        return Views(encode.moved(views.whole))
 
     def _fitted(self, method: Method, parts: Iterable[Features], sizes: Sizes) -> Memory:
         return method.fit(parts, sizes, self.match)
@@ -88,10 +78,6 @@ class Branch(ABC):
 
     def _raw(self, method: Method, part: Features, memory: Memory | None, match: Matching) -> Tensor:
         return method.raw_maps(part, memory, match)
-
-    @abstractmethod
-    def merged(self, raw: Tensor) -> Tensor:
-        """Raw maps from `_scored` -> (M,B,H,W)."""
 
 
 def _refuse_equal_patches(parts: Iterable[Features]) -> Iterator[Features]:
@@ -134,8 +120,11 @@ class WholeImages(Branch):
     def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
         yield encode(views.whole, want)
 
-    def merged(self, raw: Tensor) -> Tensor:
-        return raw.unflatten(-1, (self.grid, self.grid))
+    def raw_maps(
+        self, method: Method, features: Features, memory: Memory | None, match: Matching | None
+    ) -> Tensor:
+        """The raw maps (M,B,G,G) of images with these features."""
+        return self._scored(method, [features], memory, match).unflatten(-1, (self.grid, self.grid))
 
 
 @dataclass(frozen=True)
@@ -168,10 +157,7 @@ class Tiles(Branch):
     ) -> Tensor:
         """The raw maps (M,B,H,W) of images; `stored_as`: as in the features of the whole images."""
         parts = (part._replace(stored_as=stored_as) for part in self.encoded(encode, views, method.want))
-        return self.raw_maps(method, parts, memory, match)
-
-    def _moved(self, encode: Encoder, views: Views) -> Views:
-        return views if views.tiles is None else views._replace(tiles=encode.moved(views.tiles))
+        return join_tiles(self._scored(method, parts, memory, match), self.layout)
 
     def _fitted(self, method: Method, parts: Iterable[Features], sizes: Sizes) -> Memory:
         return method.fit_tiles(parts, sizes)
@@ -181,9 +167,6 @@ class Tiles(Branch):
 
     def _raw(self, method: Method, part: Features, memory: Memory | None, match: Matching) -> Tensor:
         return method.raw_tile_maps(part, memory, match)
-
-    def merged(self, raw: Tensor) -> Tensor:
-        return join_tiles(raw, self.layout)
 
 
 @dataclass
@@ -195,16 +178,13 @@ class AtOnce:
 
 @dataclass(frozen=True, eq=False)
 class Windows(Branch):
-    """Local windows (LFE). `budget`: at most so many of an image, chosen by its map (0: all). `chosen`: the
-    numbers of the windows that are encoded (None: all). `elsewhere` (M,1,G,G): the raw maps outside them."""
+    """Local windows (LFE). `budget`: at most so many of an image, chosen by its map (0: all)."""
 
     grid: WindowGrid
     patch_size: int
     match: Matching
     budget: int
     at_once: AtOnce
-    chosen: Sequence[int] | None = None
-    elsewhere: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.grid)
@@ -228,14 +208,12 @@ class Windows(Branch):
         logger.warning("Out of memory with %d windows at once: going on with %d.", now, now // 2)
         return True
 
-    def chosen_by(self, raw: Tensor, final: Tensor) -> Windows:
-        """The windows chosen by the map `final` (G,G) of one image; its raw maps (M,1,G,G) fill the rest."""
-        return replace(self, chosen=self.grid.choose(final, self.budget), elsewhere=raw)
-
-    def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
-        """Of one image, chunk by chunk."""
+    def encoded(
+        self, encode: Encoder, views: Views, want: frozenset[str], chosen: Sequence[int] | None = None
+    ) -> Iterator[Features]:
+        """Of one image, chunk by chunk: all windows, or the `chosen` ones."""
         (image,) = views.whole
-        numbers = range(len(self.grid)) if self.chosen is None else self.chosen
+        numbers = range(len(self.grid)) if chosen is None else chosen
         for start in range(0, len(numbers), self.chunk):
             which = tuple(numbers[start : start + self.chunk])
             cut = partial(self.grid.cut, image, self.patch_size, which)
@@ -256,20 +234,16 @@ class Windows(Branch):
         """The raw maps (M,B,G,G) of images. With a budget the map that the whole images' `final` maps
         (M,B,G,G) give says where windows are worth it, and their `raw` maps stand where none is."""
         want, found = method.want | (match or self.match).want, []
-        if not self.budget:  # stitched at once: a GPU adds each window of all images in one step
-            for view in views.each():
-                scored = self._scored(method, self.encoded(encode, view, want), memory, match)
-                found.append(self.grid.as_cut(scored))
-            return self.grid.stitch(torch.stack(found, dim=1))
-        weights = method.summarise(final)[0].cpu()  # of all images at once, for the host waits
-        for number, view in enumerate(views.each()):
-            own = self.chosen_by(raw[:, number : number + 1], weights[number])
-            found.append(own.raw_maps(method, own.encoded(encode, view, want), memory, match))
-        return torch.cat(found, dim=1)
-
-    def merged(self, raw: Tensor) -> Tensor:
-        elsewhere = None if self.elsewhere is None else self.elsewhere[:, 0]
-        return self.grid.stitch(self.grid.as_cut(raw), self.chosen, elsewhere)[:, None]
+        weights = method.summarise(final)[0].cpu() if self.budget else None  # at once, for the host waits
+        for number, image in enumerate(views.whole.split(1)):
+            chosen = None if weights is None else self.grid.choose(weights[number], self.budget)
+            parts = self.encoded(encode, Views(image), want, chosen)
+            maps = self.grid.as_cut(self._scored(method, parts, memory, match))
+            found.append(maps if chosen is None else self.grid.stitch(maps, chosen, raw[:, number]))
+        together = torch.stack(found, dim=1)
+        return (
+            together if self.budget else self.grid.stitch(together)
+        )  # a GPU adds a window of all in one step
 
 
 def windows_of(settings: WindowConfig, grid: int, patch_size: int, at_once: AtOnce) -> Windows | None:

@@ -115,7 +115,7 @@ class Detector(nn.Module):
     def final_maps(self, views: Views, features: Features, match: Matching | None = None) -> FinalMaps:
         """The method's final maps of whole images with these features, of their tiles and windows."""
         method, encode, memories = self.method, self.encode, self.memories
-        raw = self.whole.raw_maps(method, [features], memories.whole, match)
+        raw = self.whole.raw_maps(method, features, memories.whole, match)
         whole, tiles, windows = self.counted_final(raw, views.roi), None, None
         if views.tiles is not None:
             tiles = self.tiles.of_images(method, encode, views, memories.tiles, match, features.stored_as)
@@ -130,7 +130,7 @@ class Detector(nn.Module):
     def raw_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
         """The method's raw maps of whole images: (M,B,G,G)."""
         features = self.encode(images, self.method.want)
-        return self.whole.raw_maps(self.method, [features], self.memories.whole, match)
+        return self.whole.raw_maps(self.method, features, self.memories.whole, match)
 
     @torch.no_grad()
     def scale_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
@@ -168,12 +168,12 @@ class Detector(nn.Module):
         self.method.forget()
         if self.mutual is not None:
             self.mutual.own_scales = None
-        views, whole, windows, tiles = views_of(references), None, None, None
+        given, windows, tiles = (self.method, self.encode, references), None, None
         if self.layout is not None:
-            tiles = self.tiles.fit(self.method, self.encode, views, inside and inside.tiles)
-        whole = self.whole.fit(self.method, self.encode, views, inside and inside.whole)
+            tiles = self.tiles.fit(*given, inside and inside.tiles)
+        whole = self.whole.fit(*given, inside and inside.whole)
         if self.windows is not None and self.settings.window_memory != WHOLE_IMAGE:
-            windows = self.windows.fit(self.method, self.encode, views, inside and inside.windows)
+            windows = self.windows.fit(*given, inside and inside.windows)
         self.memories = Memories(whole, windows, tiles)
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ patches along a side, M maps of a method (one per block for most).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,11 +35,6 @@ class Views(NamedTuple):
     whole: Tensor
     tiles: Tensor | None = None
     roi: Tensor | None = None
-
-    def each(self) -> Iterator[Views]:
-        """The views of each image."""
-        tiles = [None] * len(self.whole) if self.tiles is None else self.tiles.split(1)
-        return (Views(*pair) for pair in zip(self.whole.split(1), tiles))
 
 
 def views_of(images: Tensor) -> Views:

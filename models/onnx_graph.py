@@ -149,7 +149,7 @@ class DetectorGraph(nn.Module):
         views = views_of(pixels)
         memory = detector.memories.whole
         features = method.features(detector.encode, views.whole, views.whole, memory)
-        raw = detector.whole.raw_maps(method, [features], memory, GraphMatching())
+        raw = detector.whole.raw_maps(method, features, memory, GraphMatching())
         of_windows = self._raw_window_maps(pixels, detector.windows.grid)
         whole, windows = map(detector.counted_final, (raw, of_windows))
         return method.combine(FinalMaps(whole, windows=windows), detector.side)
