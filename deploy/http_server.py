@@ -25,7 +25,7 @@ from utils.text import as_key, one_line, printable
 logger = logging.getLogger("fdsl")
 MOST_CONNECTIONS = 64
 QUIET = 15.0  # seconds that a connection may be silent,
-BODY_SECONDS = 60.0  # and that a body may take
+HEAD_SECONDS, BODY_SECONDS = 30.0, 60.0  # and that the head of a request and a body may take
 PIECE = 2**16
 MOST_DRAINED = 2**23  # bytes of a body that is refused, so that its sender reads the answer
 LONGEST_NAME = 1000  # characters of ?name=
@@ -88,6 +88,20 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answered("POST")
 
+    def handle_one_request(self) -> None:
+        """As http.server's, but the connection ends where the head takes too long, however it trickles in."""
+        self._head = threading.Timer(HEAD_SECONDS, self._end)
+        self._head.daemon = True
+        self._head.start()
+        try:
+            super().handle_one_request()
+        finally:
+            self._head.cancel()
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Of requests that http.server does not understand."""
         self.close_connection = True
@@ -98,6 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def _answered(self, method: str) -> None:
+        self._head.cancel()
         try:
             self._admit()
             try:

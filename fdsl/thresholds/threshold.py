@@ -264,7 +264,8 @@ def batch_threshold(scores: np.ndarray, peaks: np.ndarray, rate: float) -> Thres
     """
     if len(scores) < FEWEST_OF_BATCH:
         raise ConfigError(
-            f"--threshold batch needs {FEWEST_OF_BATCH} images or more; there are {len(scores)}."
+            f"A threshold from the test images themselves needs {FEWEST_OF_BATCH} of them or more; there are "
+            f"{len(scores)}."
         )
     source = (
         f"target false-positive rate {rate:g} (median and lower half of the scores of {len(scores)} test "

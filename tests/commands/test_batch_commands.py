@@ -158,7 +158,7 @@ def test_a_run_says_that_it_sees_the_test_set(datasets, tiny_configs, tmp_path):
         (["--method", "batch", "--references", "good"], ConfigError, "takes no references"),
         (["--method", "batch", "--input", "parts/1.png"], DataError, "give 2 or more"),
         (["--method", "batch", "--input", "parts/1.png", "parts/2.png", "--threshold", "batch"],
-         ConfigError, "needs 8 images"),
+         ConfigError, "needs 8 of them"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_a_sentence(line, backbone, tmp_path, monkeypatch, flags, error, words):

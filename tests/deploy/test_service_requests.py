@@ -3,6 +3,8 @@
 import io
 import json
 import socket
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -106,3 +108,22 @@ def test_with_a_token_nobody_else_is_answered(programs):
     assert status == 200
     assert running.ask("/health")[0] == 200  # a container's own check, from this machine
     assert SECRET not in running.stop()[1]
+
+
+def test_a_head_that_trickles_in_holds_no_connection_for_long(monkeypatch):
+    """Each byte comes in time, and the head never ends."""
+    from deploy import http_server
+
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.5)
+    server = http_server.Server(("127.0.0.1", 0), None, None, 100)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with socket.create_connection(server.server_address, timeout=5) as line:
+        line.sendall(b"GET /health HTTP/1.1\r\nX: ")
+        begun = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - begun < 5:
+                line.sendall(b"x")
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 4
+    server.shutdown()
+    server.server_close()

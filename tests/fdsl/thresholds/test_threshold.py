@@ -113,9 +113,9 @@ def test_the_bulk_of_a_batch_gives_a_threshold_that_defects_hardly_move(share):
 
 
 def test_a_batch_that_is_too_small_is_refused():
-    with pytest.raises(ConfigError, match="needs 8 images"):
+    with pytest.raises(ConfigError, match="needs 8 of them"):
         batch_threshold(np.full(7, 0.3), np.full(7, 0.3), 0.05)
-    with pytest.raises(ConfigError, match="needs 8 images"):
+    with pytest.raises(ConfigError, match="needs 8 of them"):
         batch_threshold(np.empty(0), np.empty(0), 0.05)
 
 
