@@ -24,11 +24,11 @@ from tabulate import tabulate
 
 from benchmarks.shared import encode_barely, shortest
 from fdsl.config.resolve import backbone_config
-from fdsl.factory import backbone_of
 from fdsl.flags.groups import add_options
 from fdsl.references.rotation import fit_references
 from fdsl.scoring import Scorer
 from models.backbone import normalise
+from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
 from models.methods.registry import METHODS
 from utils.arguments import whole
@@ -51,8 +51,8 @@ WORKS = ("bare encoder", "encode", "image to map", "by default")
 @torch.no_grad()
 def works_of(config: BackboneConfig, device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
     """WORKS of one backbone, with one reference."""
-    backbone, side = backbone_of(config, device, dtype), config.image_size
-    bare = backbone_of(config, device, torch.float32).visual.to(dtype)
+    backbone, side = load_backbone(config, device, dtype), config.image_size
+    bare = load_backbone(config, device, torch.float32).visual.to(dtype)
     if hasattr(backbone, "position_table"):
         table = backbone.position_table(backbone.grid(side)).to(dtype)
         bare.positional_embedding = torch.nn.Parameter(table, requires_grad=False)

@@ -26,12 +26,12 @@ from data.records import sample_references
 from data.tensors import photograph_to_pixels
 from fdsl.api import AnomalyDetector
 from fdsl.config.run_config import FittedConfig, RunConfig
-from fdsl.factory import backbone_of, build_detector, detector_config
+from fdsl.factory import build_detector, detector_config
 from fdsl.references.rotation import ROTATIONS
 from fdsl.scoring import fused_scores
 from fdsl.store.checkpoint import load_checkpoint
 from models.backbone import NOTHING_MORE, Backbone
-from models.backbones.backbone_registry import defaults_of
+from models.backbones.backbone_registry import defaults_of, load_backbone
 from models.detector import Detector
 from models.features import Features
 from models.methods.nearest import Nearest
@@ -89,7 +89,7 @@ class Encoded:
 
 def encoded_backbone(args: argparse.Namespace, encoder: BackboneConfig) -> Encoded:
     device = choose_device(args.device)
-    return Encoded(backbone_of(encoder, device, choose_precision(args.precision, device)), args.cache)
+    return Encoded(load_backbone(encoder, device, choose_precision(args.precision, device)), args.cache)
 
 
 class Ours:

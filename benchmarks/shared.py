@@ -49,7 +49,8 @@ def backbone_parser(text: str | None, model: str = MODEL) -> argparse.ArgumentPa
 
 def untrained_backbone(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Backbone:
     """The backbone of the flags with random weights, which change no time."""
-    return load_backbone(args.model, UNTRAINED, args.layers, device, dtype, args.model_config)
+    config = BackboneConfig(args.model, UNTRAINED, args.model_config, tuple(args.layers))
+    return load_backbone(config, device, dtype)
 
 
 def shortest(

@@ -92,14 +92,7 @@ def make_method(
 def backbone_of_detector(config: DetectorConfig) -> Backbone:
     """The backbone of a configuration, on its device and in its precision; ModelError as load_backbone."""
     machine = config.machine
-    return backbone_of(config.backbone, torch.device(machine.device), getattr(torch, machine.precision))
-
-
-def backbone_of(config: BackboneConfig, device: torch.device, dtype: torch.dtype) -> Backbone:
-    """The backbone of these settings; ModelError as load_backbone."""
-    return load_backbone(
-        config.model, config.pretrained, config.layers, device, dtype, config.model_config, config.token_norm
-    )
+    return load_backbone(config.backbone, torch.device(machine.device), getattr(torch, machine.precision))
 
 
 def machine_for(encoder: BackboneConfig, device: str, precision: str) -> MachineFacts:

@@ -86,17 +86,17 @@ def tiny_configs(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def tiny_backbone(tiny_configs):
     """The untrained ViT-tiny-test, feature layers 1 and 3."""
-    from models.backbones.backbone_registry import load_backbone
+    from tests.support.backbones import backbone_of
 
-    return load_backbone("ViT-tiny-test", "none", [1, 3], model_config=tiny_configs)
+    return backbone_of("ViT-tiny-test", "none", [1, 3], model_config=tiny_configs)
 
 
 @pytest.fixture(scope="session")
 def real_backbone(shared):
     """DeiT-Tiny with its ImageNet weights, feature layers 3 6 9 12, float32."""
-    from models.backbones.backbone_registry import load_backbone
+    from tests.support.backbones import backbone_of
 
-    return load_backbone(
+    return backbone_of(
         REAL_BACKBONE["model"],
         REAL_BACKBONE["pretrained"],
         REAL_BACKBONE["layers"],

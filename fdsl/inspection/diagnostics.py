@@ -126,10 +126,10 @@ def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype
     """How long one photograph takes in the backbone; with random weights where others are not here."""
     import torch
 
-    from fdsl.factory import backbone_of
+    from models.backbones.backbone_registry import load_backbone
 
     timed = config if trained else replace(config, pretrained=UNTRAINED)
-    backbone = backbone_of(timed, device, dtype)
+    backbone = load_backbone(timed, device, dtype)
     image = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.uint8)
     best, begun = float("inf"), time.perf_counter()
     for _ in range(PASSES):

@@ -13,11 +13,12 @@ import torch
 
 from data.catalogue import describe_catalogue, open_catalogue
 from fdsl.config.training_config import TrainedWith, TrainingPlan, TrainingSettings
-from fdsl.factory import backbone_of, machine_for
+from fdsl.factory import machine_for
 from fdsl.store.checkpoint import differences
 from fdsl.store.training_state import SavedTraining, TrainingState
 from fdsl.training.training_set import TrainingSet, join_training_sets, sample_training_set
 from models.backbone import Backbone
+from models.backbones.backbone_registry import load_backbone
 from utils.config import SYNTHETIC_IMAGES
 from utils.device import make_repeatable, seed_everything, use_threads
 from utils.errors import ConfigError
@@ -51,7 +52,7 @@ def prepare(plan: TrainingPlan, unfinished: Path, restarted: bool) -> PreparedTr
     training_set = open_training_set(plan)
 
     def load(precision: torch.dtype) -> Backbone:
-        return backbone_of(plan.backbone, device, precision)
+        return load_backbone(plan.backbone, device, precision)
 
     backbone = load(getattr(torch, machine.precision))
     recipe = plan.recipe

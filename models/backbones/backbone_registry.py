@@ -16,15 +16,15 @@ from models.backbones.text.prompts import Encode, directions
 from models.backbones.text.text_encoder import text_encoder
 from models.backbones.timm import defaults_of_timm, load_timm, refuse_texts
 from models.backbones.timm_loading import PREFIX, weights_of_timm
-from utils.config import RAW, BackboneConfig, MethodConfig
+from utils.config import BackboneConfig, MethodConfig
 
 
 class Family(NamedTuple):
-    """What loads an image encoder, of name, weights and the folder of further configurations, and gives what
-    makes a `Backbone` of it; what a model is used with by default, of name and folder; where the weights of a
-    name and a tag lie, if they were fetched before; and the encoder of sentences."""
+    """What loads a backbone; what a model is used with by default, of its name and the folder of further
+    configurations; where the weights of a name and a tag lie, if they were fetched before; and the encoder of
+    sentences, of name, weights and that folder."""
 
-    load: Callable[[str, str, str | None], Callable[..., Backbone]]
+    load: Callable[[BackboneConfig, torch.device, torch.dtype], Backbone]
     defaults: Callable[[str, str | None], BackboneConfig]
     cached: Callable[[str, str], Path | None]
     text_encoder: Callable[[str, str, str | None], Encode]
@@ -37,24 +37,11 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def load_backbone(
-    model: str,
-    pretrained: str,
-    layers: Sequence[int],
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    model_config: str | None = None,
-    token_norm: str = RAW,
-) -> Backbone:
-    """The frozen backbone `model` with the weights `pretrained`, `layers` as feature layers, on `device`, in
-    `dtype`.
-
-    `pretrained`: a tag of the family's library (downloaded and cached by it), a FILE, or "none" (untrained
-    weights from a fixed seed). `token_norm`: "raw" or "final", see BackboneConfig. Raises ModelError, one
-    sentence with the cure, for what cannot be had.
-    """
-    made = family_of(model).load(model, pretrained, model_config)
-    return made(layers=layers, device=torch.device(device), dtype=dtype, token_norm=token_norm)
+def load_backbone(config: BackboneConfig, device: torch.device, dtype: torch.dtype) -> Backbone:
+    """The frozen backbone of a configuration; its weights are a tag of the family's library (downloaded and
+    cached by it), a FILE, or "none" (untrained ones from a fixed seed). Raises ModelError, one sentence with
+    the cure, for what cannot be had."""
+    return family_of(config.model).load(config, device, dtype)
 
 
 def defaults_of(model: str, model_config: str | None = None) -> BackboneConfig:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import open_clip
 import torch
@@ -105,29 +104,29 @@ def resize_position_table(table: Tensor, grid: int) -> Tensor:
 
 
 def load_open_clip(
-    model: str, pretrained: str, model_config: str | None = None
-) -> Callable[..., OpenClipBackbone | TimmBackbone]:
-    """Builds `model` with open_clip and fills its image encoder, one of its own or a plain ViT of timm; gives
-    what makes a backbone of it.
+    config: BackboneConfig, device: torch.device, dtype: torch.dtype
+) -> OpenClipBackbone | TimmBackbone:
+    """A model of open_clip, whose image encoder is one of its own or a plain ViT of timm.
 
     `pretrained`: a tag of open_clip (downloaded and cached by it), a FILE with a whole CLIP or its image
     encoder, or "none" (untrained weights from a fixed seed). `model_config`: a folder of further open_clip
     model JSONs. Raises ModelError for an unknown model or tag, weights that cannot be fetched, an incomplete
     file.
     """
-    if model_config is not None:
-        register_model_configs(model_config)
+    model = config.model
+    if config.model_config is not None:
+        register_model_configs(config.model_config)
     if model not in open_clip.list_models():
         near = difflib.get_close_matches(model, open_clip.list_models(), n=3, cutoff=0.4)
         raise ModelError(
             f"--model {model} is not known to open_clip"
             f"{'; near names: ' + ', '.join(near) if near else ''}; other models need --model-config DIR."
         )
-    visual = of_weights(model, pretrained, untrained_encoder, encoder_of_file, downloaded_encoder)
-    mean, std = normalisation_of(model, pretrained)
+    visual = of_weights(model, config.pretrained, untrained_encoder, encoder_of_file, downloaded_encoder)
+    how = config.layers, device, dtype, *normalisation_of(model, config.pretrained), config.token_norm
     if isinstance(visual, TimmModel):
-        return partial(TimmBackbone, visual.trunk, mean=mean, std=std, head=visual.head)
-    return partial(OpenClipBackbone, visual, mean=mean, std=std)
+        return TimmBackbone(visual.trunk, *how, visual.head)
+    return OpenClipBackbone(visual, *how)
 
 
 def defaults_of_open_clip(model: str, model_config: str | None = None) -> BackboneConfig:

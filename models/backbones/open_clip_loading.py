@@ -12,10 +12,8 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from models.backbones.timm_loading import PREFIX, require_plain_vit, shape_of_encoder
-from models.backbones.weights_io.announce_weights import announce, fetched, quiet
 from models.backbones.weights_io.check_weights import fill_image_encoder, read_image_encoder
-from models.backbones.weights_io.choose_weights import seeded
-from models.backbones.weights_io.read_weights import first_in_cache
+from models.backbones.weights_io.choose_weights import announce, fetched, first_in_cache, quiet, seeded
 from utils.errors import ModelError
 from utils.files import parsed_json
 from utils.text import first_line

@@ -3,8 +3,7 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import NoReturn
 
 import timm
@@ -148,16 +147,18 @@ def narrow_attention(attention: TimmEncoder, dtype: torch.dtype) -> nn.Module:
     return attention
 
 
-def load_timm(model: str, pretrained: str, model_config: str | None = None) -> Callable[..., TimmBackbone]:
-    """Builds the model `timm/NAME[.TAG]`, a VisionTransformer or Eva; gives what makes a backbone of it.
+def load_timm(config: BackboneConfig, device: torch.device, dtype: torch.dtype) -> TimmBackbone:
+    """The model `timm/NAME[.TAG]`, a VisionTransformer or Eva.
 
     `pretrained`: a tag of timm (downloaded and cached by it), a FILE in the names of timm, Meta's DINOv2 or
     CLIP, or "none" (untrained weights from a fixed seed). Raises ModelError for an unknown model or tag, one
     that is no ViT, weights that cannot be fetched, a file that does not fill it.
     """
-    visual = of_weights(model, pretrained, untrained_encoder, encoder_of_file, downloaded_encoder)
-    trained_with = timm.data.resolve_model_data_config(visual)
-    return partial(TimmBackbone, visual, mean=trained_with["mean"], std=trained_with["std"])
+    weights = config.model, config.pretrained
+    visual = of_weights(*weights, untrained_encoder, encoder_of_file, downloaded_encoder)
+    of_pixels = timm.data.resolve_model_data_config(visual)
+    mean, std = of_pixels["mean"], of_pixels["std"]
+    return TimmBackbone(visual, config.layers, device, dtype, mean, std, config.token_norm)
 
 
 def refuse_texts(model: str, pretrained: str, model_config: str | None = None) -> NoReturn:

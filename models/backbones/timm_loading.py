@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,18 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from models.backbones.weights_io.announce_weights import announce, fetched, quiet
 from models.backbones.weights_io.check_weights import VISUAL, fill_strictly
-from models.backbones.weights_io.choose_weights import seeded
-from models.backbones.weights_io.read_weights import first_in_cache, read_state, refuse_other_numbers
-from models.backbones.weights_io.transformers_names import is_of_transformers, to_open_clip
-from models.backbones.weights_io.transformers_vits import is_vit_of_transformers, to_meta
+from models.backbones.weights_io.choose_weights import announce, fetched, first_in_cache, quiet, seeded
+from models.backbones.weights_io.read_weights import read_state, refuse_other_numbers
+from models.backbones.weights_io.transformers_names import (
+    is_of_transformers,
+    is_vit_of_transformers,
+    to_meta,
+    to_open_clip,
+)
 from utils.errors import ModelError
 from utils.text import first_line, one_line
 
-logger = logging.getLogger("fdsl")
 PREFIX = "timm/"
 TimmEncoder = Any  # a VisionTransformer or Eva of timm: their parts have no types
 # What no encoder has: a classifier's last layer, and what only training uses.

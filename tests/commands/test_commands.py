@@ -333,9 +333,9 @@ def test_what_cannot_run_is_one_sentence(workplace, datasets, tiny_configs, more
 def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tiny_configs, tmp_path):
     from safetensors.torch import save_file
 
-    from models.backbones.backbone_registry import load_backbone
+    from tests.support.backbones import backbone_of
 
-    state = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
+    state = backbone_of("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
     save_file(
         {name: torch.randn_like(value) for name, value in state.items()}, tmp_path / "other.safetensors"
     )

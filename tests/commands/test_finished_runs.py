@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.backbones.backbone_registry import load_backbone
+from tests.support.backbones import backbone_of
 from tests.support.both_layouts import BACKBONE
 from tests.support.small_runs import command
 from utils.errors import ConfigError, ModelError
@@ -162,7 +162,7 @@ def test_backbones_of_the_training_free_method_have_folders_of_their_own(place, 
     weights = tmp_path / "weights.safetensors"
     for seed in (1, 2):  # other weights under the same name
         torch.manual_seed(seed)
-        state = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
+        state = backbone_of("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
         save_file({name: torch.randn_like(value) * 0.1 for name, value in state.items()}, weights)
         test.main([*arguments("--pictures", "0"), "--pretrained", str(weights)])
         assert len(list(run.parent.iterdir())) == 2 + seed

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from models.backbone import normalise
-from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
 from models.features import EMBEDDING, Features, ScoreMaps, fuse
 from models.matching import memory_bank as memory
@@ -19,6 +18,7 @@ from models.methods.plus import Plus
 from models.methods.subspace import Subspace
 from models.views.sliding_windows import WindowGrid, window_origins
 from tests.support import plain
+from tests.support.backbones import backbone_of
 from tests.support.detectors import raw_window_maps
 from tests.support.tokens import bank_of, noise, unit_tokens
 from utils.config import ALIGNMENTS, FD_MODES, INDEX_MEMORIES, QUARTER, MethodConfig, WindowConfig
@@ -274,7 +274,7 @@ def test_alignments_agree_on_normalised_tokens():
 def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_memory):
     exact, narrow = (
         Detector(
-            load_backbone("ViT-tiny-test", "none", [1, 3], dtype=dtype, model_config=tiny_configs),
+            backbone_of("ViT-tiny-test", "none", [1, 3], dtype=dtype, model_config=tiny_configs),
             trained_like(),
             SIDE,
             windows=WindowConfig("mul", 4, 2, 0.5, index_memory=index_memory),
@@ -513,7 +513,7 @@ def test_a_bank_leaves_out_patches_that_show_no_photograph():
 @pytest.mark.parametrize("index_memory", INDEX_MEMORIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_bank_of_fewer_references_begins_that_of_more(tiny_configs, photos, dtype, index_memory):
-    backbone = load_backbone("ViT-tiny-test", "none", [1, 3], dtype=dtype, model_config=tiny_configs)
+    backbone = backbone_of("ViT-tiny-test", "none", [1, 3], dtype=dtype, model_config=tiny_configs)
     few, more, cut = (
         Detector(backbone, trained_like(), SIDE, WindowConfig("mul", 4, 2, 0.5, index_memory=index_memory))
         for _ in range(3)

@@ -140,9 +140,9 @@ def test_what_cannot_be_a_graph_is_refused(tiny_backbone, method, options, windo
 
 
 def test_a_detector_in_bfloat16_is_refused(tiny_configs):
-    from models.backbones.backbone_registry import load_backbone
+    from tests.support.backbones import backbone_of
 
-    backbone = load_backbone("ViT-tiny-test", "none", [1, 3], "cpu", torch.bfloat16, tiny_configs)
+    backbone = backbone_of("ViT-tiny-test", "none", [1, 3], torch.bfloat16, tiny_configs)
     detector = Detector(backbone, METHODS["nearest"].load()(32, 2), SIDE)
     with pytest.raises(ModelError, match="made in bfloat16 .* --precision fp32"):
         DetectorGraph(detector, "max")

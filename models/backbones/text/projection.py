@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from models.backbones.cpu_attention import PackedAttention, attention_by_products, products_beat_the_kernel
+from models.backbones.cpu_attention import PackedAttention, attended
 from utils.errors import ModelError
 
 
@@ -55,8 +55,4 @@ def value_value_attention(attention: PackedAttention, tokens: Tensor) -> Tensor:
     width, weight = attention.out_proj.in_features, attention.in_proj_weight
     value = F.linear(tokens.to(weight.dtype), weight[2 * width :], attention.in_proj_bias[2 * width :])
     value = value.unflatten(-1, (attention.attention_heads, -1)).transpose(1, 2)
-    if products_beat_the_kernel(value.device, value.dtype):
-        mixed = attention_by_products(value, value, value)
-    else:
-        mixed = F.scaled_dot_product_attention(value, value, value)
-    return attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    return attention.out_proj(attended(value, value, value))

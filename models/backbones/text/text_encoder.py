@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from models.backbones.open_clip_loading import downloaded_clip, register_model_configs
-from models.backbones.weights_io.announce_weights import quiet
 from models.backbones.weights_io.check_weights import VISUAL, fill_strictly
-from models.backbones.weights_io.choose_weights import of_weights, seeded
+from models.backbones.weights_io.choose_weights import of_weights, quiet, seeded
 from models.backbones.weights_io.read_weights import read_state, refuse_other_numbers
 from models.backbones.weights_io.transformers_names import is_of_transformers, text_to_open_clip
 from utils.errors import ModelError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -120,14 +120,6 @@ def _read(file: Path, prefix: str) -> Any:
     if is_script_archive(file):
         return read_script_archive(file, prefix)
     return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def first_in_cache(repository: str, names: Sequence[str]) -> Path | None:
-    """The first of these files of a hub's repository that is in the cache, or None."""
-    from huggingface_hub import try_to_load_from_cache
-
-    paths = (try_to_load_from_cache(repository, name) for name in names)
-    return next((Path(path) for path in paths if isinstance(path, str)), None)
 
 
 def refuse_other_numbers(state: dict[str, Tensor], file: Path) -> None:

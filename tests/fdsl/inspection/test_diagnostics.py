@@ -8,7 +8,7 @@ import pytest
 from fdsl.flags.predict_flags import parse
 from fdsl.inspection.diagnostics import examine, packages
 from models.backbones.backbone_registry import cached_weights
-from models.backbones.weights_io import read_weights
+from models.backbones.weights_io import choose_weights
 from tests.support.constants import ROOT
 from tests.support.small_runs import environment
 
@@ -48,7 +48,7 @@ def test_weights_are_looked_for_in_the_caches(monkeypatch, tmp_path):
         "timm/test_vit.r160_in1k",
         "timm/vit_large_patch14_clip_336.openai",
     ]
-    assert read_weights.first_in_cache("a/b", ["c.bin"]) is None
+    assert choose_weights.first_in_cache("a/b", ["c.bin"]) is None
 
 
 def test_missing_weights_have_a_cure_and_the_pass_is_timed_all_the_same(monkeypatch):

@@ -16,14 +16,13 @@ from safetensors.torch import save_file
 
 from models.backbone import normalise
 from models.backbones import cpu_attention, open_clip_loading
-from models.backbones.backbone_registry import load_backbone
 from models.backbones.open_clip import OpenClipBackbone, resize_position_table
 from models.backbones.open_clip_loading import _new_encoder
-from models.backbones.weights_io.announce_weights import announce
 from models.backbones.weights_io.check_weights import fingerprint
-from models.backbones.weights_io.choose_weights import UNTRAINED_SEED
+from models.backbones.weights_io.choose_weights import UNTRAINED_SEED, announce
 from models.features import EMBEDDING
 from tests.support import plain
+from tests.support.backbones import backbone_of
 from tests.support.constants import TINY
 from tests.support.small_runs import write_model_config
 from tests.support.tokens import noise
@@ -36,7 +35,7 @@ def no_hub_is_asked(monkeypatch):
 
 
 def encoder(configs, **changes):
-    return load_backbone(
+    return backbone_of(
         "ViT-tiny-test",
         changes.pop("pretrained", "none"),
         changes.pop("layers", [1, 3]),
@@ -222,7 +221,7 @@ def test_tag_is_passed_to_open_clip_with_the_names_of_openai(monkeypatch, tiny_c
         return untrained("ViT-tiny-test", pretrained=None)
 
     monkeypatch.setattr(open_clip, "create_model", create_model)
-    load_backbone("ViT-L-14-336-quickgelu", "openai", [1, 2])
+    backbone_of("ViT-L-14-336-quickgelu", "openai", [1, 2])
     assert asked["model"] == "ViT-L-14-336-quickgelu" and asked["pretrained"] == "openai"
     assert asked["precision"] == "fp32" and asked["device"] == "cpu"
     source = open_clip.get_pretrained_cfg("ViT-L-14-336-quickgelu", "openai")
@@ -237,7 +236,7 @@ def test_plain_gelu_with_openai_weights_is_said(monkeypatch, tiny_configs, caplo
         open_clip, "create_model", lambda *_, **__: untrained("ViT-tiny-test", pretrained=None)
     )
     monkeypatch.setattr(logging.getLogger("fdsl"), "propagate", True)
-    load_backbone("ViT-L-14-336", "openai", [1])
+    backbone_of("ViT-L-14-336", "openai", [1])
     assert "QuickGELU" in caplog.text
 
 
@@ -280,7 +279,7 @@ def test_a_hub_that_does_not_answer_is_given_up_at_once(monkeypatch):
         ),
     )
     with pytest.raises(ModelError) as caught:
-        load_backbone("ViT-L-14-336-quickgelu", "openai", [6])
+        backbone_of("ViT-L-14-336-quickgelu", "openai", [6])
     text = str(caught.value)
     assert "(no route to host)" in text and "--pretrained FILE" in text and "\n" not in text
     assert re.search(r"download https?://\S+/open_clip_model.safetensors \(about 1712 MB\) ", text)
@@ -292,7 +291,7 @@ def test_weights_that_cannot_be_fetched_say_what_to_download(monkeypatch):
 
     monkeypatch.setattr(open_clip, "create_model", no_network)
     with pytest.raises(ModelError) as caught:
-        load_backbone("ViT-L-14-336-quickgelu", "openai", [6])
+        backbone_of("ViT-L-14-336-quickgelu", "openai", [6])
     text = str(caught.value)
     assert (
         "timm/vit_large_patch14_clip_336.openai" in text and "--pretrained FILE" in text and "\n" not in text
@@ -403,7 +402,7 @@ def test_what_cannot_be_built_is_one_sentence(tiny_configs, change, words):
         **change,
     }
     with pytest.raises(ModelError) as caught:
-        load_backbone(**asked)
+        backbone_of(**asked)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -429,7 +428,7 @@ def test_a_encoder_that_cannot_be_worked_with_is_one_sentence_with_weights_or_wi
     (tmp_path / "odd/Odd-encoder.json").write_text(json.dumps({**TINY, "vision_cfg": vision}))
     save_file(dict(encoder(tiny_configs).visual.state_dict()), tmp_path / "w.safetensors")
     with pytest.raises(ModelError) as caught:
-        load_backbone(
+        backbone_of(
             "Odd-encoder",
             str(tmp_path / "w.safetensors") if from_file else "none",
             [1],
@@ -444,9 +443,9 @@ def test_images_are_normalised_as_the_weights_were_trained_with(monkeypatch, tin
     monkeypatch.setattr(
         open_clip, "create_model", lambda *_, **__: untrained("ViT-tiny-test", pretrained=None)
     )
-    own = load_backbone("ViT-B-16-quickgelu", "openai", [1])
+    own = backbone_of("ViT-B-16-quickgelu", "openai", [1])
     assert own.mean.tolist() == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
-    other = load_backbone("ViT-L-14", "laion2b_s32b_b82k", [1])
+    other = backbone_of("ViT-L-14", "laion2b_s32b_b82k", [1])
     assert other.mean.tolist() == other.std.tolist() == [0.5, 0.5, 0.5]
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     right = (pixels / 255 - own.mean.view(3, 1, 1)) / own.std.view(3, 1, 1)
@@ -490,20 +489,20 @@ def test_a_model_file_that_is_no_small_file_is_refused(tmp_path, kind):
     else:
         file.write_text(" " * 2**20 + json.dumps(TINY))
     with pytest.raises(ModelError, match=r"ViT-tiny-test.json cannot be read \(it is no small file\)"):
-        load_backbone("ViT-tiny-test", "none", [1], model_config=str(tmp_path))
+        backbone_of("ViT-tiny-test", "none", [1], model_config=str(tmp_path))
 
 
 def test_empty_model_config_folder_is_said(tmp_path):
     with pytest.raises(ModelError, match="holds no open_clip model file"):
-        load_backbone("ViT-B-32", "none", [1], model_config=str(tmp_path))
+        backbone_of("ViT-B-32", "none", [1], model_config=str(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "5", "null", "[" * 100_000, '{"embed_dim": '])
 def test_a_model_file_that_is_none_is_refused_and_spoils_no_other(tmp_path, tiny_configs, content):
     (tmp_path / "ViT-tiny-test.json").write_text(content)
     with pytest.raises(ModelError, match=r"--model-config: .*ViT-tiny-test\.json"):
-        load_backbone("ViT-tiny-test", "none", [1, 3], model_config=str(tmp_path))
-    assert load_backbone("ViT-tiny-test", "none", [1, 3], model_config=tiny_configs).width == 32
+        backbone_of("ViT-tiny-test", "none", [1, 3], model_config=str(tmp_path))
+    assert backbone_of("ViT-tiny-test", "none", [1, 3], model_config=tiny_configs).width == 32
 
 
 @pytest.mark.parametrize(
@@ -528,4 +527,4 @@ def test_sizes_that_no_model_has_are_refused(tmp_path, name, value):
     model = f"ViT-{name.replace('_', '-')}-{str(value).strip('[]').replace(', ', '-')}"
     (tmp_path / f"{model}.json").write_text(json.dumps(values))
     with pytest.raises(ModelError, match=f"--model {model} cannot be built from its open_clip configuration"):
-        load_backbone(model, "none", [1, 3], model_config=str(tmp_path))
+        backbone_of(model, "none", [1, 3], model_config=str(tmp_path))

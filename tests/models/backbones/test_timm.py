@@ -13,10 +13,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
 from models.backbones import cpu_attention, timm_loading
-from models.backbones.backbone_registry import defaults_of, load_backbone
+from models.backbones.backbone_registry import defaults_of
 from models.backbones.open_clip_loading import untrained_encoder
 from models.backbones.timm import AttentionByProducts, TimmBackbone
 from models.features import EMBEDDING, RAW_TOKENS
+from tests.support.backbones import backbone_of
 from utils.config import BackboneConfig
 from utils.errors import ModelError
 
@@ -132,8 +133,8 @@ def test_the_real_deit_is_the_same_in_both_families(shared):
     """One file, in open_clip's names, fills an encoder of either library."""
     file, configs = shared / "weights/DeiT-Ti-16-in1k.safetensors", shared / "weights/open_clip_configs"
     layers = [3, 6, 9, 12]
-    theirs = load_backbone("timm/deit_tiny_patch16_224", str(file), layers)
-    ours = load_backbone("DeiT-Ti-16", str(file), layers, model_config=str(configs))
+    theirs = backbone_of("timm/deit_tiny_patch16_224", str(file), layers)
+    ours = backbone_of("DeiT-Ti-16", str(file), layers, model_config=str(configs))
     for side in (448, 208):
         images = torch.randn(1, 3, side, side)
         expected, found = (one.encode_normalised(images, ALL_FEATURES) for one in (ours, theirs))
@@ -164,18 +165,18 @@ def test_what_timm_is_asked_for(monkeypatch):
         return real(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm_loading.timm, "create_model", create)
-    backbone = load_backbone(f"{SMALL}.r160_in1k", "r160_in1k", [1])
+    backbone = backbone_of(f"{SMALL}.r160_in1k", "r160_in1k", [1])
     assert asked[-1] == ("test_vit.r160_in1k", True, {"num_classes": 0, "dynamic_img_size": True})
     trained_with = timm.data.resolve_model_data_config(real("test_vit.r160_in1k"))
     assert backbone.mean.tolist() == pytest.approx(trained_with["mean"])
-    load_backbone(SMALL, "r160_in1k", [1])
+    backbone_of(SMALL, "r160_in1k", [1])
     assert asked[-1][0] == "test_vit.r160_in1k"
 
 
 def test_untrained_weights_come_from_a_fixed_seed():
-    first = load_backbone(SMALL, "none", [1, 2])
+    first = backbone_of(SMALL, "none", [1, 2])
     torch.manual_seed(99)
-    assert load_backbone(SMALL, "none", [1, 2]).fingerprint == first.fingerprint
+    assert backbone_of(SMALL, "none", [1, 2]).fingerprint == first.fingerprint
 
 
 def saved(state, path):
@@ -187,14 +188,14 @@ def test_a_file_in_timms_names_fills_the_encoder(tmp_path):
     torch.manual_seed(1)
     trained = timm.create_model("test_vit", num_classes=7)
     file = saved(trained.state_dict(), tmp_path / "weights.safetensors")
-    found = load_backbone(SMALL, file, [1, 2])
+    found = backbone_of(SMALL, file, [1, 2])
     own = timm_loading.untrained_encoder(SMALL).state_dict()
     assert set(own) == set(found.visual.state_dict())
     assert all(torch.equal(found.visual.state_dict()[name], trained.state_dict()[name]) for name in own)
     torch.save(
         {"state_dict": {f"module.{n}": v.half() for n, v in trained.state_dict().items()}}, tmp_path / "a.pth"
     )
-    half = load_backbone(SMALL, str(tmp_path / "a.pth"), [1, 2])
+    half = backbone_of(SMALL, str(tmp_path / "a.pth"), [1, 2])
     assert half.visual.cls_token.dtype == torch.float32
 
 
@@ -211,7 +212,7 @@ def test_metas_own_dinov2_names_are_converted(tmp_path, monkeypatch):
     metas["pos_embed"] = torch.cat([entry, state["pos_embed"]], 1)
     metas["register_tokens"], metas["mask_token"] = state["reg_token"], torch.zeros(1, 384)
     file = saved(metas, tmp_path / "dinov2.safetensors")
-    found = load_backbone("timm/vit_small_patch14_reg4_dinov2", file, [1]).visual.state_dict()
+    found = backbone_of("timm/vit_small_patch14_reg4_dinov2", file, [1]).visual.state_dict()
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in state.items())
 
 
@@ -230,7 +231,7 @@ def test_metas_own_dinov2_names_are_converted(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_had_is_a_sentence(model, pretrained, layers, words):
     with pytest.raises(ModelError) as error:
-        load_backbone(model, pretrained, layers)
+        backbone_of(model, pretrained, layers)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
@@ -252,7 +253,7 @@ def test_a_hub_that_gives_nothing(monkeypatch, reason, cure):
 
     monkeypatch.setattr(timm_loading.timm, "create_model", create)
     with pytest.raises(ModelError) as error:
-        load_backbone("timm/vit_small_patch14_reg4_dinov2.lvd142m", "lvd142m", [1])
+        backbone_of("timm/vit_small_patch14_reg4_dinov2.lvd142m", "lvd142m", [1])
     assert "download model.safetensors of timm/vit_small_patch14_reg4_dinov2.lvd142m" in str(error.value)
     assert cure in str(error.value) and "\n" not in str(error.value)
 
@@ -274,7 +275,7 @@ def test_weights_that_do_not_fill_the_encoder(tmp_path, change, words, capsys):
     state = timm.create_model("test_vit", num_classes=0).state_dict()
     change(state)
     with pytest.raises(ModelError) as error:
-        load_backbone(SMALL, saved(state, tmp_path / "weights.safetensors"), [1])
+        backbone_of(SMALL, saved(state, tmp_path / "weights.safetensors"), [1])
     assert words in str(error.value) and "\n" not in str(error.value)
     assert capsys.readouterr().out == ""
 
@@ -292,7 +293,7 @@ def config_with_trunk(folder, trunk, pool, projection="linear"):
 def test_encoders_that_open_clip_takes_from_timm(tmp_path):
     """Projection and mean belong to open_clip, tokens and sizes are timm's."""
     configs = config_with_trunk(tmp_path, "test_vit", "token")
-    found = load_backbone("ViT-of-timm-test", "none", [1, 2], model_config=configs)
+    found = backbone_of("ViT-of-timm-test", "none", [1, 2], model_config=configs)
     assert isinstance(found, TimmBackbone) and found.width == 64
     images = torch.randn(2, 3, 160, 160)
     own = untrained_encoder("ViT-of-timm-test").eval()
@@ -302,14 +303,14 @@ def test_encoders_that_open_clip_takes_from_timm(tmp_path):
     assert given.embedding.shape == (2, 16) and torch.allclose(given.embedding, pooled, atol=1e-5)
     assert found.encode_normalised(torch.randn(1, 3, 48, 48)).tokens.shape == (2, 1, 9, 64)
     file = saved({f"visual.{n}": v for n, v in own.state_dict().items()}, tmp_path / "clip.safetensors")
-    assert load_backbone("ViT-of-timm-test", file, [1, 2]).fingerprint == found.fingerprint
+    assert backbone_of("ViT-of-timm-test", file, [1, 2]).fingerprint == found.fingerprint
     assert open_clip.get_model_config("ViT-of-timm-test")["vision_cfg"]["timm_model_name"] == "test_vit"
 
 
 def test_rotary_positions_that_were_made_for_one_size_serve_all(tmp_path):
     """open_clip builds EVA-02 for one size; its rotary table has to be made for the others."""
     name = "eva02_tiny_patch14_224"
-    found = load_backbone(
+    found = backbone_of(
         "ViT-of-timm-test", "none", [1, 12], model_config=config_with_trunk(tmp_path, name, "avg")
     )
     dynamic = timm.create_model(name, num_classes=0, dynamic_img_size=True).eval()

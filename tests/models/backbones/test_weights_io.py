@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fdsl.store.checkpoint import load_checkpoint
-from models.backbones.backbone_registry import load_backbone
 from models.backbones.weights_io.check_weights import fingerprint
+from tests.support.backbones import backbone_of
 from utils.errors import ConfigError, ModelError
 
 often = settings(
@@ -84,13 +84,13 @@ def of_transformers(state):
 @pytest.fixture
 def state(tiny_configs):
     torch.manual_seed(0)
-    own = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
+    own = backbone_of("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
     return {name: torch.randn_like(value) for name, value in own.items()}
 
 
 @pytest.fixture
 def load(tiny_configs):
-    return lambda file: load_backbone("ViT-tiny-test", str(file), [1, 3], model_config=tiny_configs)
+    return lambda file: backbone_of("ViT-tiny-test", str(file), [1, 3], model_config=tiny_configs)
 
 
 def test_an_archive_as_openai_publishes_it_is_read(tmp_path, state, load):
@@ -197,7 +197,7 @@ def test_a_damaged_archive_is_a_encoder_or_one_sentence(data, tmp_path_factory, 
     folder.mkdir(exist_ok=True)
     whole = folder / "whole.pt"
     if not whole.exists():
-        own = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
+        own = backbone_of("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
         script_archive(own, whole)
     with zipfile.ZipFile(whole) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
@@ -212,7 +212,7 @@ def test_a_damaged_archive_is_a_encoder_or_one_sentence(data, tmp_path_factory, 
             archive.writestr(name, bytes(content) if name == table else old)
     (folder / "w.pt").write_bytes(buffer.getvalue())
     try:
-        load_backbone("ViT-tiny-test", str(folder / "w.pt"), [1], model_config=tiny_configs)
+        backbone_of("ViT-tiny-test", str(folder / "w.pt"), [1], model_config=tiny_configs)
     except ModelError as error:
         assert "\n" not in str(error)
 

@@ -15,7 +15,7 @@ from fdsl.factory import build_detector, make_method
 from fdsl.scoring import Scorer
 from fdsl.thresholds.leave_one_out import set_scales
 from models.backbone import normalise
-from models.backbones.backbone_registry import load_backbone, text_directions
+from models.backbones.backbone_registry import text_directions
 from models.backbones.text.prompts import TEMPLATES, directions, object_of, sentences
 from models.backbones.text.text_encoder import read_text_encoder, text_encoder
 from models.detector import NO_WINDOWS, Detector
@@ -23,6 +23,7 @@ from models.features import EMBEDDING, PROJECTED
 from models.matching.candidates import Masked
 from models.methods.registry import METHODS
 from models.views.tile_maps import resized, smoothed
+from tests.support.backbones import backbone_of
 from tests.support.constants import TINY
 from tests.support.detectors import final_tile_maps
 from tests.support.photographs import texture
@@ -65,7 +66,7 @@ class Clips:
             save_file(clip.state_dict(), self.files[name])
 
     def backbone(self, name="ViT-text-plain", layers=(1, 3)):
-        return load_backbone(name, str(self.files[name]), layers, model_config=self.configs)
+        return backbone_of(name, str(self.files[name]), layers, model_config=self.configs)
 
     def encoder(self, name="ViT-text-plain", **more):
         return BackboneConfig(name, str(self.files[name]), self.configs, (1, 3), SIDE, **more)
@@ -390,7 +391,7 @@ def test_a_vocabulary_that_the_tokenizer_has_not_is_refused(tmp_path):
 def test_a_encoder_of_timm_has_no_text(photos):
     with pytest.raises(ModelError, match="need a CLIP of open_clip"):
         text_directions(BackboneConfig("timm/test_vit", "none"), [MethodConfig()])
-    backbone = load_backbone("timm/test_vit", "none", [2, 4])
+    backbone = backbone_of("timm/test_vit", "none", [2, 4])
     with pytest.raises(ModelError, match="need a CLIP of open_clip"):
         backbone.encode(noise(1, 3, 160, 160), frozenset({PROJECTED}))
 
