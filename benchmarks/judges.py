@@ -31,7 +31,7 @@ from fdsl.references.rotation import ROTATIONS
 from fdsl.scoring import fused_scores
 from fdsl.store.checkpoint import load_checkpoint
 from models.backbone import NOTHING_MORE, Backbone
-from models.backbones.backbone_registry import defaults_of, load_backbone
+from models.backbones.backbone_registry import family_of, load_backbone
 from models.detector import Detector
 from models.features import Features
 from models.methods.nearest import Nearest
@@ -160,7 +160,7 @@ class AnomalyDino:
 
     def __init__(self, args: argparse.Namespace, encoder: BackboneConfig) -> None:
         module = anomaly_dino_module()
-        last = defaults_of(encoder.model, encoder.model_config).layers[-1]
+        last = family_of(encoder.model).defaults(encoder.model, encoder.model_config).layers[-1]
         self.backbone = encoded_backbone(args, replace(encoder, layers=(last,), token_norm=FINAL))
         self.side = encoder.image_size
         extractor = SimpleNamespace(patch_size=self.backbone.patch_size)

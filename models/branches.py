@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -32,6 +32,9 @@ from utils.tile_layout import TileLayout
 logger = logging.getLogger("fdsl")
 SAME = 1e-7  # squared distance of unit tokens, below which they differ by rounding alone
 QUARTER_SHARE = 0.23  # of the windows: the whole image and the matching take time too
+
+
+RawMaps = Callable[[Features, Memory | None, Matching], Tensor]  # Method.raw_maps, or that of tiles
 
 
 class Branch(ABC):
@@ -63,21 +66,14 @@ class Branch(ABC):
         return self._fitted(method, parts, sizes)
 
     def _scored(
-        self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
+        self, raw_maps: RawMaps, parts: Iterable[Features], memory: Memory | None, match: Matching | None
     ) -> Tensor:
-        """The method's raw maps (M,.,n) of all parts, one after the other; `match` replaces the branch's."""
-        chosen = self._matching(match)
-        raw = [self._raw(method, part, memory, one) for part, one in chosen.over(parts)]
+        """A method's raw maps (M,.,n) of all parts, one after the other; `match` replaces the branch's."""
+        raw = [raw_maps(part, memory, one) for part, one in (match or self.match).over(parts)]
         return raw[0] if len(raw) == 1 else torch.cat(raw, dim=1)
 
     def _fitted(self, method: Method, parts: Iterable[Features], sizes: Sizes) -> Memory:
         return method.fit(parts, sizes, self.match)
-
-    def _matching(self, match: Matching | None) -> Matching:
-        return match or self.match
-
-    def _raw(self, method: Method, part: Features, memory: Memory | None, match: Matching) -> Tensor:
-        return method.raw_maps(part, memory, match)
 
 
 def _refuse_equal_patches(parts: Iterable[Features]) -> Iterator[Features]:
@@ -124,7 +120,7 @@ class WholeImages(Branch):
         self, method: Method, features: Features, memory: Memory | None, match: Matching | None
     ) -> Tensor:
         """The raw maps (M,B,G,G) of images with these features."""
-        return self._scored(method, [features], memory, match).unflatten(-1, (self.grid, self.grid))
+        return self._scored(method.raw_maps, [features], memory, match).unflatten(-1, (self.grid, self.grid))
 
 
 @dataclass(frozen=True)
@@ -157,16 +153,11 @@ class Tiles(Branch):
     ) -> Tensor:
         """The raw maps (M,B,H,W) of images; `stored_as`: as in the features of the whole images."""
         parts = (part._replace(stored_as=stored_as) for part in self.encoded(encode, views, method.want))
-        return join_tiles(self._scored(method, parts, memory, match), self.layout)
+        scored = self._scored(method.raw_tile_maps, parts, memory, (match or self.match).of_tiles())
+        return join_tiles(scored, self.layout)
 
     def _fitted(self, method: Method, parts: Iterable[Features], sizes: Sizes) -> Memory:
         return method.fit_tiles(parts, sizes)
-
-    def _matching(self, match: Matching | None) -> Matching:
-        return (match or self.match).of_tiles()
-
-    def _raw(self, method: Method, part: Features, memory: Memory | None, match: Matching) -> Tensor:
-        return method.raw_tile_maps(part, memory, match)
 
 
 @dataclass
@@ -238,7 +229,7 @@ class Windows(Branch):
         for number, image in enumerate(views.whole.split(1)):
             chosen = None if weights is None else self.grid.choose(weights[number], self.budget)
             parts = self.encoded(encode, Views(image), want, chosen)
-            maps = self.grid.as_cut(self._scored(method, parts, memory, match))
+            maps = self.grid.as_cut(self._scored(method.raw_maps, parts, memory, match))
             found.append(maps if chosen is None else self.grid.stitch(maps, chosen, raw[:, number]))
         together = torch.stack(found, dim=1)
         return (

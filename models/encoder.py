@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -58,7 +59,8 @@ class Encoder:
         while self.held > self.most:
             _, (oldest, _) = self.cached.popitem(last=False)
             self.held -= _size(oldest)
-        return _only(features, want)
+        unwanted: dict[str, Any] = dict.fromkeys({EMBEDDING, RAW_TOKENS, PROJECTED} - want)
+        return features._replace(**unwanted)
 
     def moved(self, images: Tensor) -> Tensor:
         """The images on the backbone's device; while features are cached the tensor of the last call is not
@@ -87,15 +89,6 @@ class Encoder:
         return self.digests.get(_place(pixels)) or _digest(pixels)
 
 
-def _only(features: Features, want: frozenset[str]) -> Features:
-    """The features without what nobody asked for."""
-    return features._replace(
-        embedding=features.embedding if EMBEDDING in want else None,
-        raw_tokens=features.raw_tokens if RAW_TOKENS in want else None,
-        projected=features.projected if PROJECTED in want else None,
-    )
-
-
 def _place(image: Tensor) -> tuple:
     return image.data_ptr(), image.shape, image.stride()
 
@@ -107,7 +100,4 @@ def _digest(image: Tensor) -> bytes:
 
 
 def _size(features: Features | None) -> int:
-    if features is None:
-        return 0
-    parts = (features.tokens, features.embedding, features.raw_tokens, features.projected)
-    return sum(part.numel() * part.element_size() for part in parts if part is not None)
+    return sum(part.nbytes for part in features or () if isinstance(part, Tensor))

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
@@ -21,7 +21,7 @@ from models.encoder import Encoder
 from models.features import Features, FinalMaps, ScoreMaps, Sizes
 from models.matching.candidates import UNRESTRICTED, Matching
 from models.matching.memory_bank import MemoryBank
-from models.method_facts import MethodFacts
+from models.methods.registry import MethodFacts
 from models.views.tile_maps import resized, smoothed
 from utils.config import MethodConfig
 from utils.errors import ModelError
@@ -37,8 +37,7 @@ class Memory(Protocol):
         """The tensors that `Method.restored` needs, for a saved detector."""
 
 
-@dataclass(frozen=True)
-class Memories:
+class Memories(NamedTuple):
     """A method's memories of whole images, of their windows and of their tiles; None for views that it does
     not use, and before it is fitted."""
 
@@ -49,17 +48,17 @@ class Memories:
     @property
     def all(self) -> list[Memory]:
         """The memories that are not None."""
-        return [one for one in (self.whole, self.windows, self.tiles) if one is not None]
+        return [one for one in self if one is not None]
 
     @property
     def bytes(self) -> int:
         """The size of all memories in bytes."""
         tensors = [tensor for memory in self.all for tensor in memory.state().values()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(tensor.nbytes for tensor in tensors)
 
     def each(self, function: Callable[[Memory], Memory]) -> Memories:
         """`function` of every memory."""
-        return Memories(*(one and function(one) for one in (self.whole, self.windows, self.tiles)))
+        return Memories(*(one and function(one) for one in self))
 
     def _each_bank(self, function: Callable[[MemoryBank], MemoryBank]) -> Memories:
         """`function` of every plain bank; other memories are unchanged."""
@@ -220,21 +219,14 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         fine = smoothed(resized(tiles, side), TILE_SIGMA)
         return self.summarise((resized(maps, side) + fine) / 2)
 
-    def without_tiles(self, maps: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """`summarise` of maps (M,B,G,G), with a map (B,side,side)."""
-        base, score = self.summarise(maps)
-        return resized(base, side), score
-
     def combine(self, maps: FinalMaps, side: int) -> ScoreMaps:
         """Final maps of B images -> maps (B,side,side) and raw scores."""
         if maps.tiles is not None:
-            base = self.with_tiles(maps.whole, maps.tiles, side)
-        elif side != maps.whole.shape[-1]:
-            base = self.without_tiles(maps.whole, side)
+            base, score = self.with_tiles(maps.whole, maps.tiles, side)
         else:
-            base = self.summarise(maps.whole)
+            base, score = self.summarise(maps.whole)
         window = (None, None) if maps.windows is None else self.summarise(maps.windows)
-        return ScoreMaps(*base, *window)
+        return ScoreMaps(resized(base, side), score, *window)
 
     def set_scales(self, values: Sequence[float]) -> None:
         """Sets the mean peak of normal images in each group of `scales`; ModelError unless all are above

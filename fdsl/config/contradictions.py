@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from models.method_facts import MethodFacts
-from models.methods.registry import METHODS, WITH_HEADS
+from models.methods.registry import METHODS, WITH_HEADS, MethodFacts
 from utils.config import BATCH, OBJECT, WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.grey_range import GreyRange

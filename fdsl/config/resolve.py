@@ -26,10 +26,11 @@ def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = No
     """
     values = given_of(BackboneConfig, given)
     if stored is None and "model" in values:
-        from models.backbones.backbone_registry import defaults_of  # PyTorch: not before flags are parsed
+        from models.backbones.backbone_registry import family_of  # PyTorch: not before flags are parsed
 
         folder = replace(BackboneConfig(), model_config=values.get("model_config")).model_config
-        base = defaults_of(as_text("--model", values["model"]), folder)
+        model = as_text("--model", values["model"])
+        base = family_of(model).defaults(model, folder)
     else:
         base = stored or BackboneConfig()
     for name, value in values.items():

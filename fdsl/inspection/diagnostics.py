@@ -110,9 +110,9 @@ def _weights(config: BackboneConfig) -> Finding:
         return Finding(what, "none: random ones", "leave --pretrained none out for real results")
     if Path(config.pretrained).is_file():
         return Finding(what, config.pretrained)
-    from models.backbones.backbone_registry import cached_weights
+    from models.backbones.backbone_registry import family_of
 
-    place = cached_weights(config.model, config.pretrained)
+    place = family_of(config.model).cached(config.model, config.pretrained)
     if place is not None:
         return Finding(what, f"{config.pretrained}, in the cache ({place})")
     return Finding(

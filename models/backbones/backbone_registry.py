@@ -21,13 +21,13 @@ from utils.config import BackboneConfig, MethodConfig
 
 class Family(NamedTuple):
     """What loads a backbone; what a model is used with by default, of its name and the folder of further
-    configurations; where the weights of a name and a tag lie, if they were fetched before; and the encoder of
-    sentences, of name, weights and that folder."""
+    configurations; where the weights of a name and a tag lie on this machine (None: they would be fetched);
+    and the encoder of sentences."""
 
     load: Callable[[BackboneConfig, torch.device, torch.dtype], Backbone]
     defaults: Callable[[str, str | None], BackboneConfig]
     cached: Callable[[str, str], Path | None]
-    text_encoder: Callable[[str, str, str | None], Encode]
+    text_encoder: Callable[[BackboneConfig], Encode]
 
 
 # Prefix of --model -> its family; the first that fits is taken.
@@ -44,20 +44,10 @@ def load_backbone(config: BackboneConfig, device: torch.device, dtype: torch.dty
     return family_of(config.model).load(config, device, dtype)
 
 
-def defaults_of(model: str, model_config: str | None = None) -> BackboneConfig:
-    """What a model is used with by default: weights, feature layers, image side, token norm."""
-    return family_of(model).defaults(model, model_config)
-
-
-def cached_weights(model: str, tag: str) -> Path | None:
-    """Where the weights `tag` of a model lie on this machine; None where they would be fetched."""
-    return family_of(model).cached(model, tag)
-
-
 def text_directions(encoder: BackboneConfig, wanted: Sequence[MethodConfig]) -> list[Tensor]:
     """The directions (2,D) of normal and damaged in the words of each of `wanted`; the text encoder is there
     only as long as they are made. ModelError for a backbone without one."""
-    encode = family_of(encoder.model).text_encoder(encoder.model, encoder.pretrained, encoder.model_config)
+    encode = family_of(encoder.model).text_encoder(encoder)
     return [directions(encode, options) for options in wanted]
 
 

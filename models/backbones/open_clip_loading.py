@@ -70,7 +70,10 @@ def _new_encoder(model: str, device: str) -> VisionTransformer:
                 text_cfg=TINY_TEXT_ENCODER,
                 force_custom_text=False,
             ).visual
-        require_vit(visual, model)
+        if isinstance(visual, TimmModel):
+            require_plain_vit(visual.trunk, model)
+        else:
+            require_square_vit(visual)
         if device == "meta" and not isinstance(visual, TimmModel):  # some values are used only by an image
             visual.eval()(torch.empty(1, 3, *visual.image_size))
     except NOT_BUILT as error:
@@ -78,14 +81,6 @@ def _new_encoder(model: str, device: str) -> VisionTransformer:
             f"--model {model} cannot be built from its open_clip configuration ({first_line(error)})."
         ) from error
     return visual
-
-
-def require_vit(visual: nn.Module, model: str) -> None:
-    """ModelError for an image encoder that is neither open_clip's own ViT nor a plain one of timm."""
-    if isinstance(visual, TimmModel):
-        require_plain_vit(visual.trunk, model)
-    else:
-        require_square_vit(visual)
 
 
 def shape_of_config(model: str) -> tuple[int, int] | None:

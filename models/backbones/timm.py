@@ -161,7 +161,7 @@ def load_timm(config: BackboneConfig, device: torch.device, dtype: torch.dtype) 
     return TimmBackbone(visual, config.layers, device, dtype, mean, std, config.token_norm)
 
 
-def refuse_texts(model: str, pretrained: str, model_config: str | None = None) -> NoReturn:
+def refuse_texts(config: BackboneConfig) -> NoReturn:
     """ModelError: there is no text encoder for these."""
     raise ModelError(NO_TEXT)
 

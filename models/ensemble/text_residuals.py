@@ -65,14 +65,14 @@ class WithText(Method[TextMemory]):
         return F.normalize(damaged - normal, dim=-1)
 
     def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> TextMemory:
-        recorded = _Recorded(parts)
-        own = self.own.fit(recorded, sizes, match)
-        return TextMemory(own, MemoryBank.collected(recorded.projected, sizes))
+        projected: list[Features] = []
+        own = self.own.fit(_recorded(parts, projected), sizes, match)
+        return TextMemory(own, MemoryBank.collected(projected, sizes))
 
     def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> TextMemory:
-        recorded = _Recorded(parts)
-        own = self.own.fit_tiles(recorded, sizes)
-        return TextMemory(own, MemoryBank.collected(recorded.projected, sizes))
+        projected: list[Features] = []
+        own = self.own.fit_tiles(_recorded(parts, projected), sizes)
+        return TextMemory(own, MemoryBank.collected(projected, sizes))
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> TextMemory:
         text = {name.removeprefix(TEXT): value for name, value in state.items() if name.startswith(TEXT)}
@@ -124,17 +124,11 @@ class WithText(Method[TextMemory]):
         return _half_and_half(self.own.with_tiles(own, own_tiles, side), super().summarise(both))
 
 
-class _Recorded:
-    """Iterates over features and records their projected tokens as features of one layer."""
-
-    def __init__(self, parts: Iterable[Features]) -> None:
-        self.parts = parts
-        self.projected: list[Features] = []
-
-    def __iter__(self) -> Iterator[Features]:
-        for part in self.parts:
-            self.projected.append(_as_tokens(part))
-            yield part
+def _recorded(parts: Iterable[Features], projected: list[Features]) -> Iterator[Features]:
+    """The parts; the projected tokens of each are appended to a list, as features of one layer."""
+    for part in parts:
+        projected.append(_as_tokens(part))
+        yield part
 
 
 def _as_tokens(features: Features) -> Features:

@@ -124,7 +124,10 @@ class Masked(Matching):
         for image, at in enumerate(own):
             barred = near(at, places)
             for block, (normal, half_square) in enumerate(zip(bank.centred, half_squares)):
-                index[block, image] = nearest_allowed(tokens[block, image], normal, barred, half_square)
+                similarity = tokens[block, image] @ normal.t()
+                if half_square is not None:  # diff2, as in memory_bank.nearest_index
+                    similarity = similarity.float() - half_square
+                index[block, image] = similarity.masked_fill_(barred, -torch.inf).max(-1).indices
         return index
 
     def of_query(self, query: Features) -> Tensor:
@@ -138,13 +141,9 @@ class Masked(Matching):
         places = self.places.flatten(0, 1)
         if patches is None:
             return places if self.inside is None else places[self.inside.flatten().to(places.device)]
-        return places.to(patches.device)[self._rows(patches, sizes)]
-
-    def _rows(self, patches: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        """Which of all places (R*N) those of the memory are."""
         counts = torch.tensor(sizes, device=patches.device)
         photographs = torch.arange(len(counts), device=patches.device).repeat_interleave(counts)
-        return photographs * self.places.shape[1] + patches
+        return places.to(patches.device)[photographs * self.places.shape[1] + patches]
 
 
 def discrepancy_of(
@@ -170,18 +169,6 @@ def near(one: Tensor, other: Tensor) -> Tensor:
     """Places (n,2) and (m,2) -> (n,m), whether they lie no further apart than NEAR in rows and in columns."""
     rows, columns = ((one[:, None, axis] - other[None, :, axis]).abs_() <= NEAR for axis in (0, 1))
     return rows.logical_and_(columns)
-
-
-def nearest_allowed(query: Tensor, bank: Tensor, barred: Tensor, half_square: Tensor | None = None) -> Tensor:
-    """(Q,C) and (M,C) -> (Q,), the index of the nearest token that is not barred (Q,M).
-
-    `half_square` (M,), half the tokens' squared lengths, asks for diff2's distance. See
-    memory_bank.nearest_index.
-    """
-    similarity = query @ bank.t()
-    if half_square is not None:
-        similarity = similarity.float() - half_square
-    return similarity.masked_fill_(barred, -torch.inf).max(-1).indices
 
 
 def window_matching(index_memory: str) -> Matching:

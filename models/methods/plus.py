@@ -21,13 +21,16 @@ from models.features import Features, Sizes
 from models.matching.candidates import UNRESTRICTED, Matching
 from models.matching.memory_bank import MemoryBank, nearest_index
 from models.method import Method, fitted, mean_of_highest
-from models.methods.bilateral import bilateral, nearness
 from models.methods.registry import PlusFacts
 from models.views.tile_maps import resized, smoothed
 
 COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K = PlusFacts.components
 SAMPLES = 8  # residuals of a layer per dimension, at most, from which the whitening is estimated
 FEW = 1 / 8  # of the images may be left out before the whitening is estimated anew
+SIGMA = 3.0  # patches: of the bilateral filter's spatial weights, which are zero from REACH times SIGMA on
+REACH = 3.0
+TAU = 0.1  # 1 - cosine by which a weight falls to 1/e
+ROUNDS = 8  # of the bilateral filter
 REGULARISATION = 0.3  # of the mean eigenvalue: added to each, so that no direction's weight is unlimited
 NEIGHBOURS = 5  # most similar patches of the same image
 SELF_FLOOR = 0.2  # added to the self-dissimilarity, so that the distance of a uniform image counts
@@ -65,6 +68,28 @@ def self_dissimilarity(similarity: Tensor, side: int) -> Tensor:
     count = max(1, min(NEIGHBOURS, side**2 - 9))
     nearest = similarity.masked_fill(adjacent, -1.0).topk(count, -1).values
     return ((1 - nearest.mean(-1)) / 2).clamp(min=0)
+
+
+def bilateral(similarity: Tensor, distances: Tensor, near: Tensor) -> Tensor:
+    """Cosines (n,n) among the patches of an image, their distances d (n,) and `nearness` (n,n) -> (n,).
+
+    In each of ROUNDS the value of a patch becomes s = sum(w d) / sum(w) over the patches around it, where
+    that is higher. w = exp(-r^2 / (2 SIGMA^2)) exp((cos - 1) / TAU) for patches at a distance r of at most
+    REACH SIGMA, whose tokens have the cosine cos.
+    """
+    weights = similarity.sub(1).div_(TAU).exp_().mul_(near)
+    weights /= weights.sum(-1, keepdim=True)
+    for _ in range(ROUNDS):
+        distances = torch.maximum(distances, (weights @ distances[..., None])[..., 0])
+    return distances
+
+
+def nearness(side: int, device: torch.device) -> Tensor:
+    """The spatial weights (n,n) of the patches of an image of side x side patches for each other."""
+    steps = torch.arange(side, device=device)
+    squares = (steps[:, None] - steps).square().float()
+    squares = (squares[:, None, :, None] + squares[None, :, None, :]).reshape(side**2, side**2)
+    return torch.exp(squares / (-2 * SIGMA**2)) * (squares <= (REACH * SIGMA) ** 2)
 
 
 @dataclass(frozen=True)

@@ -72,17 +72,12 @@ class SubspaceMemory:
         own = _quarters(match.of_query(query), match).expand(tokens.shape[:2])
         residuals = tokens.new_empty(tokens.shape[:2])
         for quarter in own.unique().tolist():
+            if (match, quarter) not in self.others:
+                places = match.of_memory(self.patches, self.sizes).to(tokens.device)
+                self.others[match, quarter] = self._part(_quarters(places, match) != quarter)
             inside = own == quarter
-            residuals[inside] = self._without_quarter(quarter, match).residual(tokens[inside])
+            residuals[inside] = self.others[match, quarter].residual(tokens[inside])
         return residuals
-
-    def _without_quarter(self, quarter: int, match: Masked) -> SubspaceMemory:
-        """The subspace without a quarter of the reference, fitted once."""
-        if (match, quarter) not in self.others:
-            tokens = self._tokens()
-            places = match.of_memory(self.patches, self.sizes).to(tokens.device)
-            self.others[match, quarter] = self._part(_quarters(places, match) != quarter)
-        return self.others[match, quarter]
 
     def _part(self, chosen: Tensor) -> SubspaceMemory:
         """The subspace of the chosen (M,) bool tokens."""
@@ -108,8 +103,7 @@ class Subspace(SubspaceFacts, Method[SubspaceMemory]):
     def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> SubspaceMemory:
         tokens, patches = [], []
         for part in parts:
-            mean = _mean_tokens(part)
-            tokens.append(mean.flatten(0, 1) if part.inside is None else mean[part.inside.to(mean.device)])
+            tokens.append(part._replace(tokens=_mean_tokens(part)[None]).counted_tokens()[0])
             patches += [] if (own := part.counted_patches()) is None else [own]
         return SubspaceMemory.fitted(torch.cat(tokens), torch.cat(patches) if patches else None, sizes)
 

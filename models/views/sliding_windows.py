@@ -38,7 +38,7 @@ class WindowGrid:
     """
 
     def __init__(self, grid: int, size: int, stride: int, encoded: int = 0) -> None:
-        self.grid, self.size, self.stride, self.encoded = grid, size, stride, encoded or size
+        self.grid, self.size, self.encoded = grid, size, encoded or size
         origins = window_origins(grid, size, stride)
         self.origins = [(row, column) for row in origins for column in origins]
         fewest = _fewest_that_cover(origins, size)

@@ -19,6 +19,7 @@ from models.backbones.weights_io.check_weights import VISUAL, fill_strictly
 from models.backbones.weights_io.choose_weights import of_weights, quiet, seeded
 from models.backbones.weights_io.read_weights import read_state, refuse_other_numbers
 from models.backbones.weights_io.transformers_names import is_of_transformers, text_to_open_clip
+from utils.config import BackboneConfig
 from utils.errors import ModelError
 from utils.text import first_line, one_line
 
@@ -29,20 +30,18 @@ NOT_OF_TEXT = ("logit_scale", "logit_bias", "input_resolution", "context_length"
 CURE = "take a CLIP of open_clip whose text encoder is its own, for instance ViT-L-14-336-quickgelu"
 
 
-def text_encoder(
-    model: str, pretrained: str, model_config: str | None = None
-) -> Callable[[Sequence[str]], Tensor]:
+def text_encoder(config: BackboneConfig) -> Callable[[Sequence[str]], Tensor]:
     """A function from sentences to their text embeddings (n,D) of unit length, float32, on the CPU.
 
-    The arguments are those of `load_open_clip`: one set of weights holds both encoders. Raises ModelError for
-    a model without such a text encoder, and for weights that hold none or cannot be fetched.
+    The configuration is that of `load_open_clip`: one set of weights holds both encoders. Raises ModelError
+    for a model without such a text encoder, and for weights that hold none or cannot be fetched.
     """
-    if model_config is not None:
-        register_model_configs(model_config)
-    _refuse_other_encoders(model)
-    clip = of_weights(model, pretrained, untrained_clip, clip_of_file, downloaded_clip)
+    if config.model_config is not None:
+        register_model_configs(config.model_config)
+    _refuse_other_encoders(config.model)
+    clip = of_weights(config.model, config.pretrained, untrained_clip, clip_of_file, downloaded_clip)
     clip.eval().requires_grad_(False)
-    tokenizer = tokenizer_of(model)
+    tokenizer = tokenizer_of(config.model)
 
     def encode(sentences: Sequence[str]) -> Tensor:
         parts = tokenizer(list(sentences)).split(AT_ONCE)
@@ -65,18 +64,12 @@ def _refuse_other_encoders(model: str) -> None:
 
 
 def untrained_clip(model: str) -> open_clip.CLIP:
-    """A CLIP whose text encoder is random, always the same."""
-    return seeded(lambda: _new_clip(model))
-
-
-def _new_clip(model: str) -> open_clip.CLIP:
-    """A CLIP with its own text encoder and the smallest image encoder; ModelError where its vocabulary is not
-    that of open_clip's tokenizer."""
+    """A CLIP with its own text encoder, random and always the same, and the smallest image encoder;
+    ModelError where its vocabulary is not that of open_clip's tokenizer."""
+    how = {"pretrained": None, "precision": "fp32", "device": "cpu", "vision_cfg": TINY_IMAGE_ENCODER}
     try:
         with quiet():
-            clip = open_clip.create_model(
-                model, pretrained=None, precision="fp32", device="cpu", vision_cfg=TINY_IMAGE_ENCODER
-            )
+            clip = seeded(lambda: open_clip.create_model(model, **how))
     except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         raise ModelError(
             f"--model {model}: its text encoder cannot be built from its open_clip configuration "

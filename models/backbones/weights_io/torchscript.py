@@ -7,11 +7,12 @@ code/ holds the program, which is not read. data.pkl is read by an unpickler tha
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -49,8 +50,7 @@ class Stored:
 class Module:
     """A module of the archive: its tensors and modules by name."""
 
-    def __init__(self) -> None:
-        self.parts: dict[str, Any] = {}
+    parts: Mapping[str, Any] = {}
 
     def __setstate__(self, state: object) -> None:
         self.parts = state if isinstance(state, dict) else {}
@@ -166,9 +166,7 @@ def _load(archive: zipfile.ZipFile, folder: str, stored: Stored) -> Tensor:
         raise ValueError(f"the bytes of tensor {stored.key} are packed")
     available = record.file_size // stored.dtype.itemsize
     reach = sum((size - 1) * stride for size, stride in zip(stored.shape, stored.strides, strict=True))
-    count = 1
-    for size in stored.shape:
-        count *= size
+    count = math.prod(stored.shape)
     if count == 0:
         return torch.empty(stored.shape, dtype=stored.dtype)
     if count > available or stored.offset + reach >= available:

@@ -7,7 +7,7 @@ import pytest
 
 from fdsl.flags.predict_flags import parse
 from fdsl.inspection.diagnostics import examine, packages
-from models.backbones.backbone_registry import cached_weights
+from models.backbones.backbone_registry import family_of
 from models.backbones.weights_io import choose_weights
 from tests.support.constants import ROOT
 from tests.support.small_runs import environment
@@ -42,8 +42,9 @@ def test_weights_are_looked_for_in_the_caches(monkeypatch, tmp_path):
         return str(tmp_path / name) if name.endswith("safetensors") else None
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", look)
-    assert cached_weights("timm/test_vit", "r160_in1k") == tmp_path / "model.safetensors"
-    assert cached_weights("ViT-L-14-336-quickgelu", "openai") == tmp_path / "open_clip_model.safetensors"
+    clip = "ViT-L-14-336-quickgelu"
+    assert family_of("timm/test_vit").cached("timm/test_vit", "r160_in1k") == tmp_path / "model.safetensors"
+    assert family_of(clip).cached(clip, "openai") == tmp_path / "open_clip_model.safetensors"
     assert [repository for repository, _ in asked] == [
         "timm/test_vit.r160_in1k",
         "timm/vit_large_patch14_clip_336.openai",

@@ -13,11 +13,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
 from models.backbones import cpu_attention, timm_loading
-from models.backbones.backbone_registry import defaults_of
 from models.backbones.open_clip_loading import untrained_encoder
 from models.backbones.timm import AttentionByProducts, TimmBackbone
 from models.features import EMBEDDING, RAW_TOKENS
-from tests.support.backbones import backbone_of
+from tests.support.backbones import backbone_of, defaults_of
 from utils.config import BackboneConfig
 from utils.errors import ModelError
 

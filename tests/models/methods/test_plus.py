@@ -9,8 +9,7 @@ import torch
 from models.detector import NO_WINDOWS, Detector
 from models.matching.candidates import UNRESTRICTED, Masked, Matching
 from models.methods import plus
-from models.methods.bilateral import bilateral, nearness
-from models.methods.plus import BILATERAL, COMMON_MODE, SELF_DISSIMILARITY, TOP_K, Plus
+from models.methods.plus import BILATERAL, COMMON_MODE, SELF_DISSIMILARITY, TOP_K, Plus, bilateral, nearness
 from tests.support.tokens import bank_of, noise
 from utils.config import MethodConfig, WindowConfig
 

@@ -111,7 +111,7 @@ def plain_projection(visual, image):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_sentences_are_encoded_as_open_clip_does(clips, name):
-    found = text_encoder(name, str(clips.files[name]), clips.configs)(SAID)
+    found = text_encoder(BackboneConfig(name, str(clips.files[name]), clips.configs))(SAID)
     expected = clips.made[name].encode_text(open_clip.get_tokenizer(name)(SAID), normalize=True)
     torch.testing.assert_close(found, expected, **EXACT)
 
@@ -347,12 +347,14 @@ def of_transformers(state):
 def test_the_names_of_transformers_are_read(clips, tmp_path):
     name = "ViT-text-plain"
     save_file(of_transformers(clips.made[name].state_dict()), tmp_path / "model.safetensors")
-    found = text_encoder(name, str(tmp_path / "model.safetensors"), clips.configs)(SAID)
-    assert torch.equal(found, text_encoder(name, str(clips.files[name]), clips.configs)(SAID))
+    found = text_encoder(BackboneConfig(name, str(tmp_path / "model.safetensors"), clips.configs))(SAID)
+    assert torch.equal(found, text_encoder(BackboneConfig(name, str(clips.files[name]), clips.configs))(SAID))
 
 
 def test_untrained_text_is_always_the_same(clips):
-    first, second = (text_encoder("ViT-text-plain", "none", clips.configs)(SAID) for _ in range(2))
+    first, second = (
+        text_encoder(BackboneConfig("ViT-text-plain", "none", clips.configs))(SAID) for _ in range(2)
+    )
     assert torch.equal(first, second) and not torch.equal(first[0], first[1])
 
 
@@ -365,7 +367,7 @@ def test_weights_without_a_text_encoder_are_refused(clips, tmp_path):
     del whole["ln_final.bias"]
     save_file(whole, tmp_path / "less.safetensors")
     with pytest.raises(ModelError, match=r"does not fill the text encoder \(missing: ln_final.bias"):
-        text_encoder("ViT-text-plain", str(tmp_path / "less.safetensors"), clips.configs)
+        text_encoder(BackboneConfig("ViT-text-plain", str(tmp_path / "less.safetensors"), clips.configs))
 
 
 @pytest.mark.parametrize(
@@ -378,14 +380,14 @@ def test_weights_without_a_text_encoder_are_refused(clips, tmp_path):
 )
 def test_models_with_other_encoders_are_a_sentence(model, words):
     with pytest.raises(ModelError, match=words):
-        text_encoder(model, "none")
+        text_encoder(BackboneConfig(model, "none"))
 
 
 def test_a_vocabulary_that_the_tokenizer_has_not_is_refused(tmp_path):
     small = {**TINY, "text_cfg": {**TINY["text_cfg"], "vocab_size": 16}}
     (tmp_path / "ViT-text-small.json").write_text(json.dumps(small))
     with pytest.raises(ModelError, match="has 16 tokens, and open_clip's tokenizer has 49408"):
-        text_encoder("ViT-text-small", "none", str(tmp_path))
+        text_encoder(BackboneConfig("ViT-text-small", "none", str(tmp_path)))
 
 
 def test_a_encoder_of_timm_has_no_text(photos):
