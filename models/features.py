@@ -52,7 +52,7 @@ class Features(NamedTuple):
     embedding (B,D): the image embedding, of unit length, float32. raw_tokens (L,B,n,C): the same tokens
     before they were brought to unit length, float32. patches (n,) or (B,n): which patch of the whole image
     each token is; None: all of them in order. projected (1,B,n,D): patch tokens in the space of the image
-    embedding and of text, of unit length, float32 (models/backbones/text/projection.py). stored_as: for each
+    embedding and of text, of unit length, float32 (models/backbones/open_clip.py). stored_as: for each
     of the B, the number of the same photograph among those that a detector compares, or None; None: not
     looked up. inside (B,n) bool: which tokens of a rotated copy lie inside the photograph; None: all.
     """

@@ -142,7 +142,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     @property
     def needs_references(self) -> bool:
         """Whether it must be fitted to references before it can score."""
-        return True
+        return not self.added_by
 
     def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> OwnMemory:
         """The memory of normal images whose features come in `parts`; `match`: how it will be searched.

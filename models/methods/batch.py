@@ -238,10 +238,6 @@ class Batch(BatchFacts, Method[BatchMemory]):
 
     hottest = 0.5
 
-    @property
-    def needs_references(self) -> bool:
-        return False
-
     def take_test_images(self, seen: Iterable[Seen], count: int) -> Memories:
         whole, tiles = memories_of(seen, count)
         return Memories(whole, tiles=tiles)

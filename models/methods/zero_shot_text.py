@@ -33,10 +33,6 @@ class ByText(TextFacts, Method[Memory]):
         super().__init__(width, blocks, options)
         self.register_buffer("directions", torch.zeros(2, 0))
 
-    @property
-    def needs_references(self) -> bool:
-        return False
-
     def raw_maps(self, query: Features, memory: Memory | None, match: Matching = UNRESTRICTED) -> Tensor:
         patches = damaged_share(query.wanted(PROJECTED), self.directions)
         photographs, count = patches.shape[1:]

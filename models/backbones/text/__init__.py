@@ -1,1 +1,1 @@
-"""CLIP's text side: prompts, text encoder, and patches in the space of both."""
+"""CLIP's text side: prompts and text encoder."""
