@@ -54,6 +54,7 @@ from fdsl.thresholds.threshold import (
 )
 from models.methods.plus import Plus
 from utils.command import run_command
+from utils.image_statistics import MOST_DISTANCE, map_median
 from utils.numbers import log_odds
 
 RATES = (0.01, 0.05)
@@ -67,21 +68,23 @@ PLACE = ("weights", "category")  # where each counts alike
 
 @dataclass(frozen=True)
 class Scored(Row):
-    """known, peaks, kinds: what the references say (NormalScores). calibration, normal, defective: (image
-    score, highest map value) of calibration images and of test images. near_copies, failing: image scores."""
+    """known, peaks, kinds, usual: what the references give (NormalScores). calibration: (image score, highest
+    map value) of calibration images; the others of test images, of near copies of a reference and of failing
+    frames, and their map's median."""
 
     rotated: bool
     known: list[float]
     peaks: list[float]
     kinds: list[int]
+    usual: float
     calibration: list[list[float]]
     normal: list[list[float]]
     defective: list[list[float]]
-    near_copies: list[float]
-    failing: list[float]
+    near_copies: list[list[float]]
+    failing: list[list[float]]
 
     def tested(self, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (column 0) or highest map values (1) of normal and of defective test images."""
+        """Scores (column 0), highest map values (1) or medians (2) of normal and of defective test images."""
         return np.array(self.normal)[:, column], np.array(self.defective)[:, column]
 
     def left_out(self, values: Sequence[float]) -> float:
@@ -90,13 +93,17 @@ class Scored(Row):
         kind = LEAVE_COPY_OUT if LEAVE_COPY_OUT in kinds else LEAVE_ONE_OUT
         return float(log_odds(np.array(values))[kinds == kind].mean())
 
-    def beside_lowest(self, values: Sequence[float]) -> np.ndarray:
-        """Image scores (n,), divided by the lowest one of a left-out reference."""
+    def relative(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Of a kind of images: scores (n,), divided by the lowest one of a left-out reference, and medians
+        (n,), divided by the references' own."""
+        scores, _, medians = np.array(getattr(self, name)).T
         left_out = np.isin(self.kinds, (LEAVE_ONE_OUT, LEAVE_COPY_OUT))
-        return np.array(values) / np.array(self.known)[left_out].min()
+        lowest = min(np.array(self.known)[left_out], default=np.nan)  # a single one may not be left out
+        return scores / lowest, medians / self.usual
 
     def scores(self, prior: Prior | None) -> NormalScores:
-        return NormalScores(np.array(self.known), np.array(self.peaks), np.array(self.kinds), 0.0, prior)
+        known = (np.array(values) for values in (self.known, self.peaks, self.kinds))
+        return NormalScores(*known, self.usual, prior)
 
 
 def measured(judge: Ours, product: Product, records: Sequence[Record]) -> dict[str, Any]:
@@ -116,18 +123,19 @@ def measured(judge: Ours, product: Product, records: Sequence[Record]) -> dict[s
         "known": known.scores.tolist(),
         "peaks": known.peaks.tolist(),
         "kinds": known.kinds.tolist(),
+        "usual": known.usual,
         "calibration": np.stack([calibration.scores, calibration.peaks], axis=1).tolist(),
         "normal": tested[~product.labels].tolist(),
         "defective": tested[product.labels].tolist(),
-        "near_copies": scored(judge, judge.scorer.to_batch(copies))[:, 0].tolist(),
-        "failing": scored(judge, judge.scorer.to_batch(frames.values()))[:, 0].tolist(),
+        "near_copies": scored(judge, judge.scorer.to_batch(copies)).tolist(),
+        "failing": scored(judge, judge.scorer.to_batch(frames.values())).tolist(),
     }
 
 
 def scored(judge: Ours, pixels: Tensor) -> np.ndarray:
-    """Images (n,[1+T,]3,S,S) uint8 -> image scores and highest map values (n,2)."""
-    maps, scores = zip(*map(judge, pixels.split(BATCH)))
-    return np.stack([np.concatenate(scores), np.concatenate(maps).max((1, 2))], axis=1).astype(float)
+    """Images (n,[1+T,]3,S,S) uint8 -> image scores, highest map values and medians of maps (n,3)."""
+    maps, scores = map(np.concatenate, zip(*map(judge, pixels.split(BATCH))))
+    return np.stack([scores, maps.max((1, 2)), [map_median(one) for one in maps]], axis=1).astype(float)
 
 
 def near_copies(photo: Image.Image) -> Iterator[Image.Image]:
@@ -193,7 +201,7 @@ def threshold_of(row: Scored, rate: float, way: str, column: int, prior: Prior) 
         count = round(DEFECTS / (1 - DEFECTS) * len(normal))
         order = np.random.default_rng(row.seed).permutation(len(defective))
         values = np.concatenate([normal, defective[order[:count]]])
-        found = batch_threshold(values[:, 0], values[:, 1], rate)
+        found = batch_threshold(*values.T[:2], rate)
     elif way == "calibration images":
         scores, peaks = np.array(row.calibration).T
         found = NormalScores(scores, peaks, np.full(len(scores), CALIBRATION), 0.0).threshold(rate)
@@ -217,12 +225,15 @@ def within_interval(rows: Sequence[Scored], column: int) -> str:
 
 
 def lowest_and_median(rows: Sequence[Scored], name: str) -> str:
-    """Of a kind of images, beside the lowest left-out reference."""
-    values = [getattr(row, name) for row in rows]
-    if name in ("normal", "defective"):
-        values = [[score for score, _ in of_row] for of_row in values]
-    ratios = np.concatenate([row.beside_lowest(of_row) for row, of_row in zip(rows, values)])
+    """Of the scores of a kind of images, relative to the references'."""
+    ratios = np.concatenate([row.relative(name)[0] for row in rows])
     return f"{ratios.min():.2f}, {np.median(ratios):.2f}"
+
+
+def highest_and_above(rows: Sequence[Scored], name: str) -> str:
+    """Of the medians of a kind of images, relative to the references'."""
+    ratios = np.concatenate([row.relative(name)[1] for row in rows])
+    return f"{ratios.max():.2f}, {(ratios > MOST_DISTANCE).sum()} of {len(ratios)}"
 
 
 def tables(rows: Sequence[Scored]) -> None:
@@ -265,6 +276,14 @@ def tables(rows: Sequence[Scored]) -> None:
         [
             [*kind, *(lowest_and_median(own, name) for name in kinds_of_images)]
             for kind, own in grouped(rows, "method", "shots").items()
+        ],
+    )
+    table(
+        f"Medians of maps divided by the references' own: highest, above {MOST_DISTANCE:g}.",
+        ["method", "product", *kinds_of_images],
+        [
+            [*kind, *(highest_and_above(own, name) for name in kinds_of_images)]
+            for kind, own in grouped(rows, "method", "category").items()
         ],
     )
     table(

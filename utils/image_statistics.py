@@ -41,7 +41,7 @@ MORE_REPEATED = 0.15  # of the side, beyond the references' longest run of repea
 MORE_SHIFTED = 0.4  # beyond the references' largest shift
 LEAST_PART = 1 / 3  # of the references' smallest share of part,
 CLEAR_PART = 0.1  # where that is more than this: textures have less, for all of them is ground
-MOST_DISTANCE = 2.5  # of a map's median: times that of the references' own maps
+MOST_DISTANCE = 3.5  # of a map's median: times that of the references' own maps
 # Focus in blocks, of an image that has less contrast than every reference: that of white noise is 2.24, a
 # little less after resizing; and times the references' highest.
 WHITE, WHITER = 2.0, 1.15

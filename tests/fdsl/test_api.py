@@ -96,7 +96,7 @@ def test_a_picture_that_differs_nearly_everywhere_is_anomalous_below_the_thresho
     """Its score alone would pass it. Where the score decides, no reason takes the regions away."""
     detector = AnomalyDetector.from_backbone(**configs, method=method)
     detector.fit([texture(1), texture(2), texture(3)])
-    dark = texture(8) // 3
+    dark = texture(8) // 5
     detector.set_threshold(detector.predict(dark).score * 1.01)
     assert [one.reason for one in detector.predict([dark, texture(8)])] == [UNLIKE, ""]
     assert detector.predict(dark).is_anomalous
@@ -111,7 +111,7 @@ def test_maps_that_are_no_distances_give_no_reason(checkpoint, tiny_configs):
         detector = from_checkpoint(checkpoint, tiny_configs, **more)
         detector.fit([texture(1), texture(2), texture(3)])
         detector.set_threshold(1.0)
-        assert detector.decision.normal is not None and not detector.predict(texture(8) // 3).reason
+        assert detector.decision.normal is not None and not detector.predict(texture(8) // 5).reason
 
 
 def test_an_unknown_option_is_named_with_the_nearest_one():
