@@ -287,7 +287,7 @@ def with_levelled(statistics):
 
 
 def test_a_map_of_which_most_is_far_above_the_usual_has_a_reason():
-    far = np.full((4, 4), 0.41, np.float32)
+    far = np.full((4, 4), 0.36, np.float32)
     assert reason_of_map(far, 0.1) == UNLIKE
     assert reason_of_map(far, 0.11) == reason_of_map(far, None) == reason_of_map(far, 0.0) == ""
     far[:2] = 0.1  # half of it is usual: a large defect is not most of the picture
