@@ -68,15 +68,15 @@ PLACE = ("weights", "category")  # where each counts alike
 
 @dataclass(frozen=True)
 class Scored(Row):
-    """known, peaks, kinds, usual: what the references give (NormalScores). calibration: (image score, highest
-    map value) of calibration images; the others of test images, of near copies of a reference and of failing
-    frames, and their map's median."""
+    """known, peaks, kinds, map_median: what the references give (NormalScores). calibration: (image score,
+    highest map value) of calibration images; the others of test images, of near copies of a reference and of
+    failing frames, and their map's median."""
 
     rotated: bool
     known: list[float]
     peaks: list[float]
     kinds: list[int]
-    usual: float
+    map_median: float
     calibration: list[list[float]]
     normal: list[list[float]]
     defective: list[list[float]]
@@ -99,11 +99,11 @@ class Scored(Row):
         scores, _, medians = np.array(getattr(self, name)).T
         left_out = np.isin(self.kinds, (LEAVE_ONE_OUT, LEAVE_COPY_OUT))
         lowest = min(np.array(self.known)[left_out], default=np.nan)  # a single one may not be left out
-        return scores / lowest, medians / self.usual
+        return scores / lowest, medians / self.map_median
 
     def scores(self, prior: Prior | None) -> NormalScores:
         known = (np.array(values) for values in (self.known, self.peaks, self.kinds))
-        return NormalScores(*known, self.usual, prior)
+        return NormalScores(*known, self.map_median, prior)
 
 
 def measured(judge: Ours, product: Product, records: Sequence[Record]) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def measured(judge: Ours, product: Product, records: Sequence[Record]) -> dict[s
         "known": known.scores.tolist(),
         "peaks": known.peaks.tolist(),
         "kinds": known.kinds.tolist(),
-        "usual": known.usual,
+        "map_median": known.map_median,
         "calibration": np.stack([calibration.scores, calibration.peaks], axis=1).tolist(),
         "normal": tested[~product.labels].tolist(),
         "defective": tested[product.labels].tolist(),

@@ -199,9 +199,8 @@ class Graph:
             percentile = percentile_of(score, self.normal_mean, self.normal_deviation)
         statistics = statistics_of(pixels[0] if self.tiles is None else pixels[0, 0])
         reason = reason_of(statistics, self.statistics) if len(self.statistics) else ""
+        reason = reason or reason_of_map(given["map"], self.map_median)
         anomalous = None if self.threshold is None else score >= self.threshold
-        if not (reason or anomalous):
-            reason = reason_of_map(given["map"], self.map_median)
         boxes: list[Box] = []
         if anomalous is not False and not reason:
             boxes = find_boxes(upsample(given["map"], photo.height, photo.width), self.pixel_threshold)

@@ -362,6 +362,12 @@ class AnomalyDetector:
         """
         return self._predictor.begin(batch, sizes, names)
 
+    def reason(self, prediction: Prediction) -> str:
+        """Why the image of a prediction cannot be judged normal, by the references and the scores of normal
+        images as they are now; "" where it can."""
+        statistics = prediction.statistics
+        return "" if statistics is None else self._predictor.reason(statistics, prediction.patch_map)
+
     @property
     def _predictor(self) -> Predictor:
         fitted = self.reader, self.references, self.decision

@@ -208,7 +208,7 @@ def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
         return None
     scores, peaks, kinds = (state[name].numpy() for name in ("scores", "peaks", "kinds"))
     prior = Prior(*state[PRIOR].tolist()) if PRIOR in state else None
-    return NormalScores(scores, peaks, kinds, state["usual"].item(), prior)
+    return NormalScores(scores, peaks, kinds, state["map_median"].item(), prior)
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ FORMS = {
     "normal.scores": Form(("N",)),
     "normal.peaks": Form(("N",)),
     "normal.kinds": Form(("N",), span=(0, 5)),
-    "normal.usual": Form(("1",)),
+    "normal.map_median": Form(("1",)),
     "normal.prior": Form(("4",)),
     "references.sizes": Form(("K2",), span=(1, MOST)),
     "references.statistics": Form(("KS",)),

@@ -31,21 +31,20 @@ class Photograph(Upload):
     """An upload to inspect and, once it is scored by the detector as it is fitted now, its prediction."""
 
     prediction: Prediction | None = None
-    _regions: tuple[Any, float | None, list[Region]] = None, None, []  # of a map, at a pixel threshold
+    # Of a map, at a pixel threshold and with a reason:
+    _regions: tuple[Any, tuple, list[Region]] = None, (), []
 
     def regions_by(self, detector: AnomalyDetector) -> list[Region]:
         """Its regions at the detector's pixel threshold, which are displayed where it is anomalous (the
         browser decides that). They take long, so they are stored."""
-        prediction, decided = self.prediction, detector.threshold
-        if prediction is None:
+        if self.prediction is None:
             return []
-        threshold = None if decided is None else decided.pixel_threshold
-        patch_map, at, regions = self._regions
-        if patch_map is not prediction.patch_map or at != threshold:
-            # of a copy: its map is as large as the photograph, and is not stored
-            regions = replace(prediction, threshold=None, map_threshold=threshold).regions
-            self._regions = prediction.patch_map, threshold, regions
-        return regions
+        # of a copy: its map is as large as the photograph, and is not stored
+        judged = replace(judged_by(detector, self.prediction), threshold=None)
+        follows = judged.map_threshold, judged.reason
+        if self._regions[0] is not judged.patch_map or self._regions[1] != follows:
+            self._regions = judged.patch_map, follows, judged.regions
+        return self._regions[2]
 
     def row_by(self, detector: AnomalyDetector) -> dict[str, Any]:
         """`row` with what the detector predicted; all but the score follow its threshold as it is now."""
@@ -54,7 +53,7 @@ class Photograph(Upload):
         return self.row | {
             "score": score,
             "normal_percentile": None if score is None else detector.decision.percentile(score),
-            "reason": "" if prediction is None else prediction.reason,
+            "reason": "" if prediction is None else detector.reason(prediction),
             "regions": [region.to_dict() for region in self.regions_by(detector)],
         }
 
@@ -68,6 +67,7 @@ def judged_by(detector: AnomalyDetector, prediction: Prediction) -> Prediction:
         threshold=None if threshold is None else threshold.score,
         map_threshold=None if threshold is None else threshold.pixel_threshold,
         normal_percentile=detector.decision.percentile(prediction.score),
+        reason=detector.reason(prediction),
         heat_scale=detector.heat_scale,
     )
 

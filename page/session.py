@@ -74,7 +74,7 @@ class Session:
                 "shapes": [asdict(shape) for shape in fit.shapes],
                 "rotated": detector.config.rotations,
                 "threshold": detector.threshold and asdict(detector.threshold),
-                "trust": detector.decision.trust.replace("with --calibration", "as calibration images"),
+                "trust": detector.decision.trust,
                 "drift": drift_of(photographs, detector),
                 "fileBytes": self.uploads.limits.file_bytes,
             }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.image_statistics import UNLIKE
+from utils.image_statistics import DIFFERENT
 
 WINDOW = 50  # photographs that are looked at as a whole
 # How far the median of a window may lie outside what the references and the first window span, as a factor:
@@ -57,7 +57,7 @@ class Drift:
         """Takes the next photograph by its row (utils/score_rows.py), which may be one of an earlier process;
         returns what there is to report now, as sentences. One whose statistics are far outside, or that has
         none, does not count."""
-        if row["reason"] not in (None, "", UNLIKE) or row["statistics"] is None:
+        if row["reason"] not in (None, "", DIFFERENT) or row["statistics"] is None:
             return []
         seen = Seen(row["image"], np.array(row["statistics"])[:3], row["normal_percentile"])
         if len(self._first) < WINDOW:

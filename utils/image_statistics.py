@@ -18,7 +18,7 @@ OUT_OF_FOCUS, NOISY = "out of focus", "noisier than the references"
 COLOUR_LOST, LESS_PART = "a colour is lost", "less of the part than in the references"
 DARK, BRIGHT = "darker than the references", "brighter than the references"
 HARSH = "more contrast than the references"
-UNLIKE = "most of the picture differs from the references"
+DIFFERENT = "most of the picture differs from the references"
 PER_IMAGE = 11  # statistics
 MOST_CONTRAST = 255 / 2  # the standard deviation of half black, half white
 CELL = 16  # pixels: side of the cells that the noise is found in,
@@ -201,11 +201,10 @@ def map_median(maps: np.ndarray) -> float:
     return float(np.median(values)) if len(values) else 0.0
 
 
-def reason_of_map(patch_map: np.ndarray, usual: float | None) -> str:
+def reason_of_map(patch_map: np.ndarray, normal: float | None) -> str:
     """Why an image of this anomaly map (G,G) of distances cannot show what the references show; "" where it
-    can. `usual`: the `map_median` of normal images, None or 0 where it is not known. For images below the
-    threshold: a score is of the highest map values, and says less where most of a picture is far away."""
-    return UNLIKE if usual and map_median(patch_map) > MOST_DISTANCE * usual else ""
+    can. `normal`: the `map_median` of normal images, None or 0 where it is not known."""
+    return DIFFERENT if normal and map_median(patch_map) > MOST_DISTANCE * normal else ""
 
 
 def reasons_among(found: np.ndarray) -> dict[int, str]:

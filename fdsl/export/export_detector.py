@@ -57,7 +57,7 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "threshold_source": None if limit is None else limit.source,
         "normal_mean": None if normal is None else normal.distribution[0],
         "normal_deviation": None if normal is None else normal.distribution[1],
-        "map_median": detector.decision.usual_distance(detector.scorer.detector.of_distances),
+        "map_median": detector.decision.map_median(detector.scorer.detector.of_distances),
         "grey_low": None if grey is None else grey.low,
         "grey_high": None if grey is None else grey.high,
         "heat_low": low,

@@ -80,6 +80,12 @@ class Predictor:
         statistics = [statistics_of(image[:CHANNELS]) for image in whole]
         return lambda: self._predictions(raw(), sizes, statistics)
 
+    def reason(self, statistics: np.ndarray, patch_map: np.ndarray) -> str:
+        """Why an image of these statistics (11,) and this map (G,G) cannot be judged normal; "" where it
+        can."""
+        normal = self.decision.map_median(self.scorer.detector.of_distances)
+        return self.references.reason(statistics) or reason_of_map(patch_map, normal)
+
     def _predictions(
         self, found: ScoreMaps, sizes: Sequence[tuple[int, int]], statistics: Sequence[np.ndarray]
     ) -> list[Prediction]:
@@ -87,13 +93,6 @@ class Predictor:
         detector, limit = self.scorer.detector, self.decision.threshold
         maps, scores = fused_scores(found, detector.settings, self.image_score)
         heat_scale = self.decision.heat_scale(detector.method.hottest)
-        usual = self.decision.usual_distance(detector.of_distances)
-
-        def reason(place: int) -> str:
-            given = self.references.reason(statistics[place])
-            decided = limit is not None and float(scores[place]) >= limit.score
-            return given or ("" if decided else reason_of_map(maps[place], usual))
-
         return [
             Prediction(
                 score=score,
@@ -103,7 +102,7 @@ class Predictor:
                 patch_map=maps[i],
                 map_threshold=None if limit is None else limit.pixel_threshold,
                 normal_percentile=self.decision.percentile(score),
-                reason=reason(i),
+                reason=self.reason(statistics[i], maps[i]),
                 heat_scale=heat_scale,
                 min_area=self.min_area,
                 statistics=statistics[i],

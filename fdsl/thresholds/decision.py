@@ -58,9 +58,9 @@ class Decision:
         """The percentile of an image score among normal images; None where none are known."""
         return None if self.normal is None else self.normal.percentile(score)
 
-    def usual_distance(self, of_distances: bool) -> float | None:
+    def map_median(self, of_distances: bool) -> float | None:
         """The `map_median` of normal images, where maps are `of_distances`; None where it is not known."""
-        return self.normal.usual if of_distances and self.normal is not None else None
+        return self.normal.map_median if of_distances and self.normal is not None else None
 
     def at(self, rate: float) -> Decision:
         """With the threshold that `normal` gives for a target false-positive rate; ConfigError for a rate

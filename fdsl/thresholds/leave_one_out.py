@@ -178,4 +178,4 @@ def _scores_of_one(scorer: Scorer, photograph: Image.Image, rotations: int, imag
         return 1 / (1 + np.exp(-shifted))
 
     scores = with_windows(own.scores, others.scores)
-    return NormalScores(scores, with_windows(own.peaks, others.peaks), others.kinds, own.usual)
+    return NormalScores(scores, with_windows(own.peaks, others.peaks), others.kinds, own.map_median)

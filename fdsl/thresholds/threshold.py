@@ -49,14 +49,14 @@ class NormalScores:
     """Scores as those of new normal images.
 
     scores, peaks (n,): image score and highest map value. kinds (n,): one of these each; of AUGMENTED ones
-    the same number for each reference in turn. usual: the `map_median` of all their maps. prior: of these
-    kinds on other products, None where it was not measured.
+    the same number for each reference in turn. map_median: of all their maps (utils/image_statistics.py).
+    prior: of these kinds on other products, None where it was not measured.
     """
 
     scores: np.ndarray
     peaks: np.ndarray
     kinds: np.ndarray
-    usual: float
+    map_median: float
     prior: Prior | None = None
 
     def threshold(self, rate: float) -> Threshold:
@@ -119,7 +119,7 @@ class NormalScores:
             return (
                 f"From {count} calibration images: the target rate holds on average over such sets of images."
             )
-        cure = "Add normal images with --calibration to make it reliable."
+        cure = "Add calibration images to make it reliable."
         if self.prior is not None:
             false_alarms, recall = self._measured
             advice = "Trust the ranking more than the decision. " if recall < LOW_RECALL else ""

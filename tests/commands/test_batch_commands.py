@@ -216,7 +216,7 @@ def test_only_a_threshold_of_the_references_comes_with_what_makes_it_better(line
     saved = str(tmp_path / "part.safetensors")
     flags = ["--references", str(line / "good"), "--method", "nearest", "--save-detector", saved]
     predicted(line, backbone, tmp_path / "one", *flags)
-    advice = "Add normal images with --calibration"
+    advice = "Add calibration images"
     before = logged().count(advice)
     assert before
     where = [*backbone[backbone.index("--model-config") :]]

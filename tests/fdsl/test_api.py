@@ -23,7 +23,7 @@ from models.methods.registry import METHODS
 from tests.support.photographs import texture
 from tests.support.run_config import heads_of
 from utils.config import BackboneConfig, MethodConfig
-from utils.image_statistics import UNLIKE, reason_of, statistics_of
+from utils.image_statistics import DIFFERENT, reason_of, statistics_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -93,16 +93,17 @@ def test_a_prediction_carries_the_statistics_that_its_reason_is_from(nearest):
 
 @pytest.mark.parametrize("method", ["plus", "nearest"])
 def test_a_picture_that_differs_nearly_everywhere_is_anomalous_below_the_threshold(configs, method):
-    """Its score alone would pass it. Where the score decides, no reason takes the regions away."""
+    """Its score alone would pass it. The reason follows the normal images that are known."""
     detector = AnomalyDetector.from_backbone(**configs, method=method)
     detector.fit([texture(1), texture(2), texture(3)])
     dark = texture(8) // 5
     detector.set_threshold(detector.predict(dark).score * 1.01)
-    assert [one.reason for one in detector.predict([dark, texture(8)])] == [UNLIKE, ""]
+    assert [one.reason for one in detector.predict([dark, texture(8)])] == [DIFFERENT, ""]
     assert detector.predict(dark).is_anomalous
-    detector.set_threshold(detector.predict(dark).score)
-    found = detector.predict(dark)
-    assert found.is_anomalous and not found.reason and found.boxes
+    found, normal = detector.predict(dark), detector.decision.normal
+    further = replace(normal, map_median=2 * normal.map_median)
+    detector.decision = replace(detector.decision, normal=further)
+    assert detector.reason(found) == detector.predict(dark).reason == ""
 
 
 def test_maps_that_are_no_distances_give_no_reason(checkpoint, tiny_configs):

@@ -171,7 +171,7 @@ def test_headers_and_page(detector, tmp_path, monkeypatch):
 def test_the_page_has_the_words_of_its_parts(visitor, client):
     state = visitor.fitted(1, 2)
     assert state["trust"].startswith("From 2 references: ") and "--" not in state["trust"]
-    assert "Add normal images as calibration images" in state["trust"]
+    assert "Add calibration images" in state["trust"]
     text = client.get("/").text
     script = "".join(path.read_text() for path in (ROOT / "page" / "scripts").glob("*.js"))
     assert 'data-kind="calibration"' in text and "Normal images that are no references" in text

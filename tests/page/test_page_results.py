@@ -1,14 +1,18 @@
 """What the page gives to take home is what predict.py writes."""
 
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from fdsl.report import drawing
+from utils.image_statistics import DIFFERENT
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
+from page.findings import Photograph, judged_by  # noqa: E402
 from tests.support.photographs import grey_png, png  # noqa: E402
 from tests.support.visitor import fitted_visitor, image  # noqa: E402
 
@@ -39,6 +43,21 @@ def test_a_saved_detector_gives_the_same_scores(visitor, tmp_path):
     visitor.fitted(1, 2)
     score = visitor.scored(png(5, True))["score"]
     assert visitor.saved_detector(tmp_path / "part.safetensors").predict(image(5, True)).score == score
+
+
+def test_the_reason_follows_the_normal_images_that_are_known(detector):
+    """Calibration images change them after a photograph was scored."""
+    made = detector.another()
+    made.fit([image(1), image(2)])
+    found = made.predict(image(4, True))
+    photograph = Photograph("photographs", 0, "part.png", Path("0.png"), found.size, found)
+    before = photograph.row_by(made)
+    normal = made.decision.normal
+    made.decision = replace(made.decision, normal=replace(normal, map_median=normal.map_median / 100))
+    after = photograph.row_by(made)
+    assert (before["reason"], after["reason"]) == ("", DIFFERENT)
+    assert before["regions"] and not after["regions"]
+    assert judged_by(made, found).reason == DIFFERENT
 
 
 def test_small_regions_are_left_out_by_min_area(detector, tmp_path):

@@ -11,6 +11,7 @@ from utils.image_statistics import (
     BRIGHT,
     COLOUR_LOST,
     DARK,
+    DIFFERENT,
     HARSH,
     LESS_PART,
     LOST,
@@ -18,7 +19,6 @@ from utils.image_statistics import (
     NOISY,
     OUT_OF_FOCUS,
     SHIFTED,
-    UNLIKE,
     implausible_references,
     reason_of,
     reason_of_map,
@@ -288,12 +288,12 @@ def with_levelled(statistics):
 
 def test_a_map_of_which_most_is_far_above_the_usual_has_a_reason():
     far = np.full((4, 4), 0.36, np.float32)
-    assert reason_of_map(far, 0.1) == UNLIKE
+    assert reason_of_map(far, 0.1) == DIFFERENT
     assert reason_of_map(far, 0.11) == reason_of_map(far, None) == reason_of_map(far, 0.0) == ""
     far[:2] = 0.1  # half of it is usual: a large defect is not most of the picture
     assert reason_of_map(far, 0.1) == ""
     far[:2] = 0  # outside of the region of interest
-    assert reason_of_map(far, 0.1) == UNLIKE
+    assert reason_of_map(far, 0.1) == DIFFERENT
 
 
 def test_what_the_references_span_is_no_reason():

@@ -142,7 +142,7 @@ WIDE = Prior(0.2, 0.1, 0.3, 0.2)
 def test_it_says_how_far_a_threshold_is_to_be_trusted(kinds, prior, words):
     values = np.linspace(0.2, 0.25, len(kinds))
     found = NormalScores(values, values, np.array(kinds), 0.1, prior)
-    assert words in found.trust and ("--calibration" in found.trust) == (CALIBRATION not in kinds)
+    assert words in found.trust and ("Add calibration images" in found.trust) == (CALIBRATION not in kinds)
     assert ("the ranking more than the decision" in found.trust) == ("53 %" in words)
 
 
