@@ -116,7 +116,7 @@ def timed_rows(args: argparse.Namespace, folder: Path) -> tuple[list[list], int]
     precisions = PRECISIONS[args.provider]
     for precision in precisions:
         session = Graph(file, 0, args.provider, precision).session
-        works.append(lambda session=session, batch=batch: session.run(None, {"pixels": batch.numpy()}))
+        works.append(lambda session=session, batch=batch: session.run(None, {"pixels": batch.whole.numpy()}))
     wide, narrow, *given = shortest(works, args.repeats, torch.device("cpu"))
     rows = [["a photograph, pixels to map, s", *given, wide, narrow]]
     side = detector.config.detector.backbone.image_size

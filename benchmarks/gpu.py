@@ -40,6 +40,7 @@ from utils.command import run_command
 from utils.config import MethodConfig, WindowConfig
 from utils.device import choose_device, choose_precision, make_repeatable, use_threads
 from utils.tile_layout import TileLayout
+from utils.views import Views
 
 FARTHEST = {torch.float32: 1e-4, torch.float16: 0.05}  # that a map may lie from the CPU's
 CHECKED = [
@@ -61,19 +62,20 @@ def fitted(backbone: Backbone, method: str, windows: WindowConfig, side: int, sh
     if windows.tiles > 1:
         detector.layout = TileLayout(windows.tiles, windows.tiles, detector.grid, backbone.patch_size)
     scorer = Scorer(detector)
-    scorer.fit(pixels_for(detector, shots, 1))
+    scorer.fit(views_for(detector, shots, 1))
     return scorer
 
 
-def pixels_for(detector: Detector, count: int, seed: int) -> Tensor:
+def views_for(detector: Detector, count: int, seed: int) -> Views:
     """Random photographs as the detector takes them."""
-    views = () if detector.layout is None else (1 + len(detector.layout),)
-    size = (count, *views, 3, detector.image_size, detector.image_size)
-    return torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    tiles = 0 if detector.layout is None else len(detector.layout)
+    size = (count, 1 + tiles, 3, detector.image_size, detector.image_size)
+    values = torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return Views(values[:, 0], values[:, 1:] if tiles else None)
 
 
 def maps_of(scorer: Scorer) -> list[np.ndarray]:
-    return scorer(pixels_for(scorer.detector, 3, 2), ["first", "second", "third"]).arrays
+    return scorer(views_for(scorer.detector, 3, 2), ["first", "second", "third"]).arrays
 
 
 def checks(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, bool]]:
@@ -131,18 +133,20 @@ def row_of(args: argparse.Namespace, device: torch.device, backbone: Backbone, r
         windows = replace(windows, win_size=args.win_size)
     scorer = fitted(backbone, run.method, windows, args.image_size, run.shots)
     detector, names = scorer.detector, [f"photograph {number}" for number in range(args.batch)]
-    pixels = pixels_for(detector, args.batch, 2)
+    views = views_for(detector, args.batch, 2)
+    images = [one for one in (views.whole, views.tiles) if one is not None]
+    pixels = torch.cat([one.flatten(0, -4) for one in images])
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with FlopCounterMode(display=False) as counter:
-        scorer(pixels, names)
+        scorer(views, names)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     rows, width = 4 * detector.grid**2, backbone.width  # a product of the size of the encoder's own
     one = torch.ones(rows, width, dtype=backbone.dtype, device=device)
     other = torch.ones(width, 4 * width, dtype=backbone.dtype, device=device)
     works: list[Callable[[], object]] = [
-        lambda: scorer(pixels, names),
-        lambda: bare_pass(backbone, pixels.flatten(0, -4), detector),
+        lambda: scorer(views, names),
+        lambda: bare_pass(backbone, pixels, detector),
         lambda: one @ other,
     ]
     own, bare, product = (1e3 * seconds for seconds in shortest(works, args.repeats, device))

@@ -46,6 +46,7 @@ from models.methods.registry import METHODS
 from models.views.sliding_windows import WindowGrid
 from utils.config import MethodConfig, WindowConfig
 from utils.tile_layout import TileLayout
+from utils.views import Views
 
 aten = torch.ops.aten
 MODEL, PATCH = "ViT-L-14-336-quickgelu", 14
@@ -262,19 +263,23 @@ def measured(
             for run in runs:
                 method = METHODS[run.method].load()(1024, len(LAYERS), MethodConfig())
                 detector = Detector(backbone, method, SIDE, run.windows())
-                views = ()
                 if run.views == "tiles":
                     detector.layout = TILES
-                    views = (1 + len(detector.layout),)
-                shape = (*views, 3, SIDE, SIDE)
                 counting.reset()
-                detector.fit(torch.empty(run.shots, *shape, dtype=torch.uint8))
+                detector.fit(empty_views(detector, run.shots))
                 fitting = counting.cost(run.shots)
                 counting.reset()
-                maps = detector(torch.empty(batch, *shape, dtype=torch.uint8))
+                maps = detector(empty_views(detector, batch))
                 found.append((run, fitting, counting.cost(batch)))
                 del detector, method, maps
     return found
+
+
+def empty_views(detector: Detector, count: int) -> Views:
+    """Photographs as the detector takes them."""
+    tiles = [] if detector.layout is None else [len(detector.layout)]
+    shapes = [(count, 3, SIDE, SIDE), *((count, number, 3, SIDE, SIDE) for number in tiles)]
+    return Views(*(torch.empty(shape, dtype=torch.uint8) for shape in shapes))
 
 
 def gradients_gib(batch: int) -> float:

@@ -59,7 +59,7 @@ class Judged(Row):
 def judged(judge: Ours | AnomalyDino, product: Product, references: Sequence[Record]) -> dict[str, Any]:
     """The last two fields of a row."""
     judge.fit([product.root / record.image_path for record in references])
-    batches = product.pixels(judge.side, judge.layout).split(BATCH)
+    batches = product.views(judge.side, judge.layout).split(BATCH)
     started = time.perf_counter() - judge.backbone.seconds
     maps, scores = (np.concatenate(part) for part in zip(*map(judge, batches)))
     seconds = time.perf_counter() - judge.backbone.seconds - started

@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.products import Product, Row, backbones_of, catalogues, read_rows, write_row
 from data.images import open_image
 from data.records import sample_references
-from data.tensors import photograph_to_pixels
+from data.tensors import views_of
 from fdsl.api import AnomalyDetector
 from fdsl.config.run_config import FittedConfig, RunConfig
 from fdsl.factory import build_detector, detector_config
@@ -42,6 +42,7 @@ from utils.device import choose_device, choose_precision
 from utils.errors import ConfigError
 from utils.files import whole_file
 from utils.options import options_of
+from utils.views import Views
 
 COPIES = {Plus.name: Plus.rotations, Nearest.name: ROTATIONS}  # of others 1
 OPTIONS = {**options_of(MethodConfig), **options_of(WindowConfig)}
@@ -123,9 +124,9 @@ class Ours:
     def fit(self, references: Sequence[Path]) -> None:
         self.detector.fit(references, rotations=self.rotations, false_alarm_rate=None)
 
-    def __call__(self, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Images (B,[1+T,]3,S,S) uint8 -> maps (B,G,G) and image scores (B,)."""
-        found = self.scorer(pixels, ["a test image"] * len(pixels))
+    def __call__(self, views: Views) -> tuple[np.ndarray, np.ndarray]:
+        """B images -> maps (B,G,G) and image scores (B,)."""
+        found = self.scorer(views, ["a test image"] * len(views))
         return fused_scores(found, self.scorer.detector.settings, self.detector.config.image_score)
 
 
@@ -170,17 +171,18 @@ class AnomalyDino:
 
     def fit(self, references: Sequence[Path]) -> None:
         self.model.train()
-        self.model(self._images([photograph_to_pixels(open_image(path), self.side) for path in references]))
+        images = Views.joined([views_of(open_image(path), self.side) for path in references])
+        self.model(self._moved(images))
         self.model.fit()
         self.model.eval()
 
-    def __call__(self, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Images (B,3,S,S) uint8 -> maps (B,S,S) and image scores (B,)."""
-        found = self.model(self._images(list(pixels)))
+    def __call__(self, views: Views) -> tuple[np.ndarray, np.ndarray]:
+        """B images -> maps (B,S,S) and image scores (B,)."""
+        found = self.model(self._moved(views))
         return found.anomaly_map[:, 0].cpu().numpy(), found.pred_score[:, 0].double().cpu().numpy()
 
-    def _images(self, pixels: list[Tensor]) -> Tensor:
-        return torch.stack(pixels).to(self.backbone.device, torch.float32)
+    def _moved(self, views: Views) -> Tensor:
+        return views.whole.to(self.backbone.device, torch.float32)
 
 
 def anomaly_dino_module() -> Any:

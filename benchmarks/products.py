@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tabulate import tabulate
-from torch import Tensor
 
 from benchmarks.shared import described
 from data.catalogue import open_catalogue
 from data.datasets import DATASETS
 from data.images import open_image, open_mask
 from data.records import Catalogue, Record, without_references
-from data.tensors import mask_to_tensor, photograph_to_pixels
+from data.tensors import mask_to_tensor, views_of
 from fdsl.config.resolve import backbone_config
 from fdsl.flags.groups import add_options
 from utils.arguments import whole
 from utils.config import PAPER_SIDE, BackboneConfig, RuntimeOptions
 from utils.errors import ConfigError
+from utils.views import Views
 
 BATCH = 8
 
@@ -39,7 +38,7 @@ class Product:
         self.records = sampled(without_references(catalogue.test[category], self.train), most)
         self.labels = np.array([record.anomalous for record in self.records])
         self.masks = [self._mask(record) for record in self.records]
-        self._pixels: dict[Any, Tensor] = {}
+        self._views: dict[Any, Views] = {}
 
     def _mask(self, record: Record) -> np.ndarray | None:
         """(240,240) bool; None for a defect without a mask."""
@@ -48,13 +47,12 @@ class Product:
         mask = open_mask(self.root / record.mask_path) if record.mask_path else None
         return mask_to_tensor(mask, PAPER_SIDE)[0].numpy() > 0
 
-    def pixels(self, side: int, layout: Any) -> Tensor:
-        """All images (n,[1+T,]3,S,S) uint8, made once for each layout of tiles."""
-        if (side, layout) not in self._pixels:
+    def views(self, side: int, layout: Any) -> Views:
+        """All images, made once for each layout of tiles."""
+        if (side, layout) not in self._views:
             images = (open_image(self.root / record.image_path) for record in self.records)
-            made = [photograph_to_pixels(image, side, layout) for image in images]
-            self._pixels[side, layout] = torch.stack(made)
-        return self._pixels[side, layout]
+            self._views[side, layout] = Views.joined([views_of(image, side, layout) for image in images])
+        return self._views[side, layout]
 
 
 def sampled(records: Sequence[Record], most: int | None) -> list[Record]:

@@ -53,6 +53,7 @@ from utils.command import run_command
 from utils.config import QUARTER, UNTRAINED, WindowConfig
 from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts, use_threads
 from utils.options import as_stored
+from utils.views import Views
 
 PHOTOS = 8  # as many as a training batch
 TURNS = 10  # of products that are compared with each other
@@ -112,11 +113,11 @@ class Bench:
 
     def fit(self, scorer: Scorer, shots: int) -> None:
         """Fits the scorer to so many references, which all look alike: that makes no difference."""
-        scorer.fit(self.pixels[1:2].expand(shots, -1, -1, -1))
+        scorer.fit(Views(self.pixels[1:2].expand(shots, -1, -1, -1)))
 
     def score(self, scorer: Scorer) -> None:
         """From the pixels of an image to its score maps."""
-        scorer(self.pixels[:1], ["a photograph"])
+        scorer(Views(self.pixels[:1]), ["a photograph"])
 
     def scoring(self, scorer: Scorer, warm: bool = True) -> float:
         return self.seconds(partial(self.score, scorer), warm)

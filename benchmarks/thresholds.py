@@ -33,7 +33,6 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.stats import betabinom
-from torch import Tensor
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -56,6 +55,7 @@ from models.methods.plus import Plus
 from utils.command import run_command
 from utils.image_statistics import MOST_DISTANCE, map_median
 from utils.numbers import log_odds
+from utils.views import Views
 
 RATES = (0.01, 0.05)
 CALIBRATION_RATE = 0.1  # the products have 9 to 39 calibration images
@@ -115,7 +115,7 @@ def measured(judge: Ours, product: Product, records: Sequence[Record]) -> dict[s
     others = [record for record in product.train if record not in records]
     images = [open_image(product.root / record.image_path) for record in others]
     calibration = calibration_scores(judge.scorer, images, len(images), config.image_score)
-    tested = scored(judge, product.pixels(judge.side, judge.layout))
+    tested = scored(judge, product.views(judge.side, judge.layout))
     copies = near_copies(open_image(references[0]))
     frames = failing(open_image(product.root / product.records[0].image_path))
     return {
@@ -132,9 +132,9 @@ def measured(judge: Ours, product: Product, records: Sequence[Record]) -> dict[s
     }
 
 
-def scored(judge: Ours, pixels: Tensor) -> np.ndarray:
-    """Images (n,[1+T,]3,S,S) uint8 -> image scores, highest map values and medians of maps (n,3)."""
-    maps, scores = map(np.concatenate, zip(*map(judge, pixels.split(BATCH))))
+def scored(judge: Ours, views: Views) -> np.ndarray:
+    """n images -> image scores, highest map values and medians of maps (n,3)."""
+    maps, scores = map(np.concatenate, zip(*map(judge, views.split(BATCH))))
     return np.stack([scores, maps.max((1, 2)), [map_median(one) for one in maps]], axis=1).astype(float)
 
 

@@ -1,8 +1,9 @@
 """Datasets and loaders: one batch, one contract.
 
-A batch holds image (B,3,S,S) uint8; mask (B,1,S,S) float32 of 0 and 1; category and path, lists
-of B names (path is the record's image_path). Every random choice depends on (seed, epoch, index) alone, so
-neither the number of workers nor an interruption changes what a run sees.
+A batch to inspect holds views (utils/views.py), one to train on image (B,3,S,S) uint8. Both hold mask
+(B,1,S,S) float32 of 0 and 1; category and path, lists of B names (path is the record's image_path). Every
+random choice depends on (seed, epoch, index) alone, so neither the number of workers nor an interruption
+changes what a run sees.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from data.augment import chance, mosaic, random_crop
 from data.images import mask_files, open_image, open_mask
 from data.photographs import AS_IT_IS, PhotographReader
 from data.records import Record, stable_seed, with_masks
 from data.synthetic import add_defect
-from data.tensors import image_to_pixels, mask_to_tensor, photograph_to_pixels
+from data.tensors import image_to_pixels, mask_to_tensor, views_of
 from utils.config import AUGMENTATIONS, SYNTHETIC
 from utils.errors import DataError
 from utils.limits import allow_pixels, most_pixels
 from utils.text import printable
 from utils.tile_layout import TileLayout
+from utils.views import Views
 
 MOSAIC_PROBABILITY = 0.3
 CROP_PROBABILITY = 0.6
@@ -36,8 +38,8 @@ DEFECT_PROBABILITY = 0.5  # of a normal image, with synthetic defects
 
 
 class InspectionDataset(Dataset):
-    """The records as they are. Items: image (3,S,S), with a `layout` of tiles (1+T,3,S,S), mask (1,S,S),
-    category, path. With `masks` of what counts the image has one as its fourth channel.
+    """The records as they are. Items: views of one image, with tiles in a `layout`; mask (1,S,S); category;
+    path.
 
     A record without a mask has a mask of zeros. An unreadable file raises DataError when its item is taken.
     """
@@ -65,7 +67,7 @@ class InspectionDataset(Dataset):
         image = self.photograph(record)
         mask = open_mask(self.root / record.mask_path) if record.mask_path else None
         return {
-            "image": photograph_to_pixels(image, self.image_size, self.layout),
+            "views": views_of(image, self.image_size, self.layout),
             "mask": mask_to_tensor(mask, self.image_size),
             "category": record.category,
             "path": record.image_path,
@@ -217,10 +219,16 @@ def make_loader(
         sampler=sampler,
         num_workers=workers,
         pin_memory=pin,
+        collate_fn=_collated,
         persistent_workers=workers > 0,
         worker_init_fn=partial(_begin_worker, most_pixels()),
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _collated(items: list[dict]) -> dict:
+    batch = {} if "views" not in items[0] else {"views": Views.joined([item.pop("views") for item in items])}
+    return default_collate(items) | batch
 
 
 def _begin_worker(pixels: int, _worker: int) -> None:

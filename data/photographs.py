@@ -23,7 +23,7 @@ from data.images import open_image, pages_left_out, refuse_large, to_rgb, uprigh
 from data.inputs import Listed, list_images
 from data.normalised import Normalisation, find_normalisation
 from data.region_of_interest import MaskFolders
-from data.tensors import photograph_to_pixels
+from data.tensors import views_of
 from utils.ahead import computed_ahead
 from utils.archives import is_file
 from utils.errors import DataError
@@ -31,6 +31,7 @@ from utils.files import Stamp, stamp_of
 from utils.grey_range import GreyRange
 from utils.text import one_line, printable
 from utils.tile_layout import TileLayout
+from utils.views import Views
 
 logger = logging.getLogger("fdsl")
 Item = TypeVar("Item")
@@ -160,13 +161,13 @@ AS_IT_IS = PhotographReader()
 
 @dataclass(frozen=True)
 class Loaded:
-    """A photograph that was read: its name, the RGB picture, and what a detector takes (3,S,S), with tiles
-    (1+T,3,S,S); or the reason why it cannot be read. stamp: of its file, if asked for. doubt: a warning about
+    """A photograph that was read: its name, the RGB picture, and what a detector takes; or the reason why it
+    cannot be read. stamp: of its file, if asked for. doubt: a warning about
     its grey values or pages. path: of a file on the disk, None of one in an archive."""
 
     name: str
     photo: Image.Image | None = None
-    tensor: torch.Tensor | None = None
+    views: Views | None = None
     reason: str = ""
     doubt: str = ""
     stamp: Stamp | None = None
@@ -195,11 +196,11 @@ def read_ahead(
             photo = reader.read(path)
             if reader.masks is not None and stamp is not None:  # another mask is another photograph
                 stamp["digest"] = reader.masks.digest_with(path, stamp["digest"])
-            pixels = photograph_to_pixels(photo, size, layout)
+            views = views_of(photo, size, layout)
             doubt = _pages(path) or "".join(doubts_of([path], reader.grey))
             if stamped and stamp is None:
                 raise DataError("was written while it was read; give it again")
-            return Loaded(name, photo, pixels, "", doubt, stamp, path if os.path.isfile(path) else None)
+            return Loaded(name, photo, views, "", doubt, stamp, path if os.path.isfile(path) else None)
         except DataError as error:
             return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "), stamp=stamp)
 

@@ -7,6 +7,7 @@ from PIL import Image
 from data.images import image_to_array, photograph_to_array
 from data.region_of_interest import own_roi
 from utils.tile_layout import TileLayout
+from utils.views import Views
 
 
 def image_to_pixels(image: Image.Image, size: int) -> torch.Tensor:
@@ -14,14 +15,13 @@ def image_to_pixels(image: Image.Image, size: int) -> torch.Tensor:
     return torch.from_numpy(image_to_array(image, size, size))
 
 
-def photograph_to_pixels(image: Image.Image, size: int, layout: TileLayout | None = None) -> torch.Tensor:
-    """What a detector takes: the resized image (3,size,size) uint8; with tiles (1+T,3,size,size), first the
-    whole image and then its tiles. A mask of its own is a fourth channel."""
-    pixels = torch.from_numpy(photograph_to_array(image, size, layout and layout.crops))
+def views_of(image: Image.Image, size: int, layout: TileLayout | None = None) -> Views:
+    """One photograph as a detector takes it: resized to size x size, with its tiles in a `layout`, and with
+    its own mask where it has one."""
+    pixels = torch.from_numpy(photograph_to_array(image, size, layout and layout.crops))[None]
+    whole, tiles = (pixels, None) if layout is None else (pixels[:, 0], pixels[:, 1:])
     roi = own_roi(image)
-    if roi is None:
-        return pixels
-    return torch.cat([pixels, torch.from_numpy(roi).expand(*pixels.shape[:-3], 1, size, size)], -3)
+    return Views(whole, tiles, None if roi is None else torch.from_numpy(roi)[None])
 
 
 def mask_to_tensor(mask: Image.Image | None, size: int) -> torch.Tensor:

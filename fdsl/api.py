@@ -51,6 +51,7 @@ from utils.errors import ConfigError, DataError, ModelError
 from utils.numbers import is_finite
 from utils.options import HEADS, options_of, takes_options
 from utils.text import as_file, one_line
+from utils.views import Views
 
 BATCH = 4
 
@@ -347,13 +348,13 @@ class AnomalyDetector:
         ConfigError for a `batch_size` that is no whole number from 1 on."""
         return self._predictor.stream(images, batch_size)
 
-    def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
-        """RGB photographs -> (B,3,S,S) uint8, resized; with tiles (B,1+T,3,S,S); their own masks are a fourth
-        channel. DataError for what are none."""
+    def to_batch(self, photographs: Iterable[Image.Image]) -> Views:
+        """RGB photographs as the detector takes them, resized, with their tiles and masks where there are
+        some. DataError for what are none."""
         return self._predictor.to_batch(photographs)
 
     def begin_batch(
-        self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
+        self, batch: Views, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
     ) -> Callable[[], list[Prediction]]:
         """A function that gives the predictions of a batch of `to_batch`; a GPU works on them from now on.
 

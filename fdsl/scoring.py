@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from data.tensors import photograph_to_pixels
+from data.tensors import views_of
 from models.detector import Detector, Inside
 from models.features import TOP1_SHARE, ScoreMaps, join_score_maps
 from models.matching.candidates import Matching
 from utils.config import PAPER_SIDE, WindowConfig
 from utils.errors import ModelError
 from utils.memory import Halving, sparing
+from utils.views import Views
 
 BATCH_VALUES = 2**24  # map values upsampled at once
 
@@ -53,15 +54,15 @@ class Scorer:
         else:
             self._maps, self._scales = like._maps, like._scales
 
-    def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
-        """The input of the detector, (B,[1+T,]3,S,S) uint8, from RGB photographs."""
+    def to_batch(self, photographs: Iterable[Image.Image]) -> Views:
+        """The input of the detector from RGB photographs."""
         side, layout = self.detector.image_size, self.detector.layout
-        return torch.stack([photograph_to_pixels(photo, side, layout) for photo in photographs])
+        return Views.joined([views_of(photo, side, layout) for photo in photographs])
 
-    def fit(self, pixels: Tensor, inside: Inside | None = None) -> None:
-        """Fits the detector to its references (K,[1+T,]3,S,S) uint8, of which the patches `inside` count;
-        ConfigError where memory does not hold a single one."""
-        sparing(lambda: self.detector.fit(pixels, inside), self.detector.spare)
+    def fit(self, references: Views, inside: Inside | None = None) -> None:
+        """Fits the detector to its references, of which the patches `inside` count; ConfigError where memory
+        does not hold a single one."""
+        sparing(lambda: self.detector.fit(references, inside), self.detector.spare)
 
     def without(self, reference: int, references: int) -> Scorer:
         """A scorer of the detector without one of its `references` (two or more); ConfigError where memory
@@ -69,17 +70,16 @@ class Scorer:
         other = sparing(lambda: self.detector.without(reference, references), self.detector.spare)
         return Scorer(other, self)
 
-    def __call__(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> ScoreMaps:
-        """Score maps of photographs (B,[1+T,]3,S,S) uint8, as float32 arrays; NotFinite with one of their
-        `names`."""
-        return self.begin(pixels, names, match)()
+    def __call__(self, views: Views, names: Sequence[str], match: Matching | None = None) -> ScoreMaps:
+        """Score maps of photographs as float32 arrays; NotFinite with one of their `names`."""
+        return self.begin(views, names, match)()
 
     def begin(
-        self, pixels: Tensor, names: Sequence[str], match: Matching | None = None
+        self, views: Views, names: Sequence[str], match: Matching | None = None
     ) -> Callable[[], ScoreMaps]:
         """A function that returns the score maps of a call. A GPU computes them while the caller does
         something else; on a CPU they are computed already."""
-        pending = self._maps(pixels, self.detector, match)
+        pending = self._maps(views, self.detector, match)
 
         def arrived() -> ScoreMaps:
             maps = pending.each(lambda part: part.cpu().numpy())
@@ -88,9 +88,9 @@ class Scorer:
 
         return arrived
 
-    def scale_maps(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> np.ndarray:
+    def scale_maps(self, views: Views, names: Sequence[str], match: Matching | None = None) -> np.ndarray:
         """The maps (B,S,G,G) of the method's S scales, before they are merged; NotFinite as above."""
-        maps = self._scales(pixels, self.detector, match)
+        maps = self._scales(views, self.detector, match)
         self._refuse_not_finite([maps], names)
         return maps
 
@@ -100,12 +100,12 @@ class Scorer:
                 raise NotFinite(name, self.detector.backbone.dtype)
 
 
-def _score_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> ScoreMaps:
-    return detector(pixels, match).each(Tensor.float)
+def _score_maps(views: Views, detector: Detector, match: Matching | None) -> ScoreMaps:
+    return detector(views, match).each(Tensor.float)
 
 
-def _scale_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> np.ndarray:
-    return detector.scale_maps(pixels, match).transpose(0, 1).float().cpu().numpy()
+def _scale_maps(views: Views, detector: Detector, match: Matching | None) -> np.ndarray:
+    return detector.scale_maps(views, match).transpose(0, 1).float().cpu().numpy()
 
 
 def upsample_maps(maps: np.ndarray, side: int | tuple[int, int]) -> np.ndarray:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from models.encoder import Encoder
-from models.features import Features, Sizes, Views, views_of
+from models.features import Features, Sizes
 from models.matching.candidates import UNRESTRICTED, Matching, window_matching
 from models.method import Memory, Method
 from models.views.sliding_windows import WindowGrid
@@ -28,6 +28,7 @@ from utils.config import QUARTER, WindowConfig
 from utils.errors import ModelError
 from utils.log import progress
 from utils.tile_layout import TileLayout
+from utils.views import Views
 
 logger = logging.getLogger("fdsl")
 SAME = 1e-7  # squared distance of unit tokens, below which they differ by rounding alone
@@ -51,14 +52,15 @@ class Branch(ABC):
     def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
         """The features of images, in one part or, of a single image, in several."""
 
-    def fit(self, method: Method, encode: Encoder, references: Tensor, inside: Tensor | None) -> Memory:
-        """The method's memory of references (K,[1+T,]3,S,S) uint8, encoded one by one. `inside` (K,R,tokens)
-        bool: which patches of each one's R copies count (None: all). ModelError where a feature layer gives
-        all patches the same token."""
+    def fit(self, method: Method, encode: Encoder, references: Views, inside: Tensor | None) -> Memory:
+        """The method's memory of K references, encoded one by one. `inside` (K,R,tokens) bool: which patches
+        of each one's R copies count (None: all). ModelError where a feature layer gives all patches the same
+        token."""
         want = method.want | self.match.want
         every = progress(references.split(1), len(references), "encoding references")
-        on_device = (views_of(encode.moved(one)) for one in every)
-        images: Iterable[Iterator[Features]] = (self.encoded(encode, one, want) for one in on_device)
+        images: Iterable[Iterator[Features]] = (
+            self.encoded(encode, encode.moved(one), want) for one in every
+        )
         sizes = [[self.tokens]] * len(references)
         if inside is not None:
             images, sizes = map(_with_inside, images, inside.flatten(0, 1)), inside.sum(-1).tolist()
@@ -114,7 +116,7 @@ class WholeImages(Branch):
         return self.grid**2
 
     def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
-        yield encode(views.whole, want)
+        yield encode(views, want)
 
     def raw_maps(
         self, method: Method, features: Features, memory: Memory | None, match: Matching | None
@@ -139,7 +141,7 @@ class Tiles(Branch):
         if views.tiles is None:
             raise ValueError("These images come without their tiles.")
         tiles, count = views.tiles, views.tiles.shape[:2]
-        features = encode.crops(tiles, (), lambda: tiles.flatten(0, 1), want)
+        features = encode.crops(views, "tiles", (), lambda: tiles.flatten(0, 1), want)
         yield features.each_tokens(lambda tokens: tokens.unflatten(1, count).flatten(2, 3))
 
     def of_images(
@@ -209,7 +211,7 @@ class Windows(Branch):
             which = tuple(numbers[start : start + self.chunk])
             cut = partial(self.grid.cut, image, self.patch_size, which)
             side = self.grid.encoded * self.patch_size
-            features = encode.crops(image, (self.grid.size, *which), cut, want, side)
+            features = encode.crops(views, "whole", (self.grid.size, *which), cut, want, side)
             yield features._replace(patches=self.grid.seen_in(which, features.tokens.device))
 
     def of_images(
@@ -226,9 +228,9 @@ class Windows(Branch):
         (M,B,G,G) give says where windows are worth it, and their `raw` maps stand where none is."""
         want, found = method.want | (match or self.match).want, []
         weights = method.summarise(final)[0].cpu() if self.budget else None  # at once, for the host waits
-        for number, image in enumerate(views.whole.split(1)):
+        for number, image in enumerate(views.split(1)):
             chosen = None if weights is None else self.grid.choose(weights[number], self.budget)
-            parts = self.encoded(encode, Views(image), want, chosen)
+            parts = self.encoded(encode, image, want, chosen)
             maps = self.grid.as_cut(self._scored(method.raw_maps, parts, memory, match))
             found.append(maps if chosen is None else self.grid.stitch(maps, chosen, raw[:, number]))
         together = torch.stack(found, dim=1)

@@ -18,7 +18,7 @@ from models.backbone import NOTHING_MORE, Backbone
 from models.branches import AtOnce, Tiles, WholeImages, Windows, windows_of
 from models.encoder import KEPT_BYTES, Encoder
 from models.ensemble.mutual_scoring import MutualScoring
-from models.features import Features, FinalMaps, ScoreMaps, Views, views_of
+from models.features import Features, FinalMaps, ScoreMaps
 from models.matching.candidates import Matching
 from models.method import Memories, Memory, Method, Seen
 from models.views.counted_patches import CountedPatches
@@ -27,6 +27,7 @@ from utils.config import WHOLE_IMAGE, WindowConfig
 from utils.errors import ModelError
 from utils.memory import Halving
 from utils.tile_layout import TileLayout, tiles_for
+from utils.views import Views
 
 logger = logging.getLogger("fdsl")
 # Window patches encoded at once, to begin with.
@@ -48,8 +49,8 @@ class Detector(nn.Module):
     and of their windows or tiles where it looks at these too (models/branches.py). Its method's maps may be
     combined with mutual scoring of the test images (models/ensemble/mutual_scoring.py).
 
-    `fit` comes before `forward`, unless the method needs no references. Images are pixels of uint8
-    (B,3,S,S); with a `layout` of tiles (B,1+T,3,S,S), each image before its tiles.
+    `fit` comes before `forward`, unless the method needs no references. Images come as Views, with tiles
+    where it has a `layout` of them; a tensor (B,3,S,S) uint8 stands for whole images alone.
     """
 
     def __init__(
@@ -96,17 +97,17 @@ class Detector(nn.Module):
             self.encode = before
 
     @torch.no_grad()
-    def forward(self, images: Tensor, match: Matching | None = None) -> ScoreMaps:
-        """Anomaly maps and raw scores of images (B,[1+T,]3,S,S) uint8; what one image gets does not depend on
-        the others, but for the rounding of products, for which a device may choose a kernel by their size.
+    def forward(self, images: Views | Tensor, match: Matching | None = None) -> ScoreMaps:
+        """Anomaly maps and raw scores of B images; what one image gets does not depend on the others, but for
+        the rounding of products, for which a device may choose a kernel by their size.
 
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
-        views, given = views_of(self.encode.moved(images)), views_of(images)  # by which test images are known
+        views = self.encode.moved(Views.of(images))
         if self.mutual is None:
-            features = self.method.features(self.encode, views.whole, given.whole, self.memories.whole)
+            features = self.method.features(self.encode, views, self.memories.whole)
         else:
-            features = self.mutual.features(self.encode, views.whole, given.whole, self.method.want)
+            features = self.mutual.features(self.encode, views, self.method.want)
         found = self.method.combine(self.final_maps(views, features, match), self.side)
         if self.mutual is not None:
             found = self.mutual.combined(found, features)
@@ -127,17 +128,17 @@ class Detector(nn.Module):
         return FinalMaps(whole, tiles, windows)
 
     @torch.no_grad()
-    def raw_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
+    def raw_maps(self, images: Views | Tensor, match: Matching | None = None) -> Tensor:
         """The method's raw maps of whole images: (M,B,G,G)."""
-        features = self.encode(images, self.method.want)
+        features = self.encode(Views.of(images), self.method.want)
         return self.whole.raw_maps(self.method, features, self.memories.whole, match)
 
     @torch.no_grad()
-    def scale_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
+    def scale_maps(self, images: Views | Tensor, match: Matching | None = None) -> Tensor:
         """One map (S,B,G,G) for each of the method's `scales`, before they are brought together: the mean of
         the maps of that group."""
-        views = views_of(images)
-        refined = self.counted.only(self.method.refine(self.raw_maps(views.whole, match)), views.roi)
+        views = Views.of(images)
+        refined = self.counted.only(self.method.refine(self.raw_maps(views, match)), views.roi)
         return torch.stack([group.mean(0) for group in refined.chunk(len(self.method.scales))])
 
     def counted_final(self, raw: Tensor, roi: Tensor | None = None) -> Tensor:
@@ -157,9 +158,9 @@ class Detector(nn.Module):
         self.counted = counted
 
     @torch.no_grad()
-    def fit(self, references: Tensor, inside: Inside | None = None) -> None:
-        """Fills the memories from one category's references (K,[1+T,]3,S,S); what they held before is
-        forgotten. `inside`: which of their patches show the photograph."""
+    def fit(self, references: Views | Tensor, inside: Inside | None = None) -> None:
+        """Fills the memories from one category's references; what they held before is forgotten. `inside`:
+        which of their patches show the photograph."""
         if not self.method.needs_references:
             return
         if len(references) == 0:
@@ -168,7 +169,7 @@ class Detector(nn.Module):
         self.method.forget()
         if self.mutual is not None:
             self.mutual.own_scales = None
-        given, windows, tiles = (self.method, self.encode, references), None, None
+        given, windows, tiles = (self.method, self.encode, Views.of(references)), None, None
         if self.layout is not None:
             tiles = self.tiles.fit(*given, inside and inside.tiles)
         whole = self.whole.fit(*given, inside and inside.whole)
@@ -177,21 +178,20 @@ class Detector(nn.Module):
         self.memories = Memories(whole, windows, tiles)
 
     @torch.no_grad()
-    def take_test_images(self, images: Iterable[Tensor], count: int) -> None:
-        """Gives the method or mutual scoring the `count` test images that stand for all of them, batches
-        (B,[1+T,]3,S,S); what it saw before is forgotten."""
+    def take_test_images(self, batches: Iterable[Views], count: int) -> None:
+        """Gives the method or mutual scoring the `count` test images that stand for all of them; what it saw
+        before is forgotten."""
 
-        def tokens_of_tiles(tiles: Tensor) -> Tensor:
-            (features,) = self.tiles.encoded(self.encode, Views(tiles[:, 0], tiles), NOTHING_MORE)
+        def tokens_of_tiles(views: Views) -> Tensor:
+            (features,) = self.tiles.encoded(self.encode, views, NOTHING_MORE)
             return features.tokens
 
         join = partial(torch.cat, dim=1)  # tokens (L,b,n,C) of several batches
         whole, tiles = Halving(lambda batch: self.encode(batch).tokens, join), Halving(tokens_of_tiles, join)
 
         def seen() -> Iterator[Seen]:
-            for views in map(views_of, images):
-                parts = () if views.tiles is None else map(tiles, [views.tiles])
-                yield Seen(views.whole, whole(views.whole), parts)
+            for views in batches:
+                yield Seen(views.digests(), whole(views), map(tiles, [] if views.tiles is None else [views]))
 
         if self.mutual is None:
             self.memories = self.method.take_test_images(seen(), count)

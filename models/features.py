@@ -24,25 +24,7 @@ EMBEDDING = "embedding"
 RAW_TOKENS = "raw_tokens"
 PROJECTED = "projected"
 
-CHANNELS = 3  # of a photograph
 TOP1_SHARE = 0.01  # the image score `top1` is the mean of this share of the highest patch scores
-
-
-class Views(NamedTuple):
-    """The input of a detector for B images, uint8: the whole images (B,3,S,S) and, where there are some,
-    their T tiles (B,T,3,S,S) and their own masks `roi` (B,S,S), 255 where an image is evaluated."""
-
-    whole: Tensor
-    tiles: Tensor | None = None
-    roi: Tensor | None = None
-
-
-def views_of(images: Tensor) -> Views:
-    """Images (B,3,S,S), or each before its tiles (B,1+T,3,S,S); with four channels the last is their mask."""
-    whole, tiles = (images, None) if images.dim() == 4 else (images[:, 0], images[:, 1:])
-    if images.shape[-3] == CHANNELS:
-        return Views(whole, tiles)
-    return Views(whole[:, :CHANNELS], None if tiles is None else tiles[:, :, :CHANNELS], whole[:, CHANNELS])
 
 
 class Features(NamedTuple):

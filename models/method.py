@@ -25,6 +25,7 @@ from models.methods.registry import MethodFacts
 from models.views.tile_maps import resized, smoothed
 from utils.config import MethodConfig
 from utils.errors import ModelError
+from utils.views import Views
 
 
 class Memory(Protocol):
@@ -80,10 +81,10 @@ class Memories(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Test images (B,3,S,S) that a method takes, their tokens (L,B,N,C), and those of their tiles
+    """The digests of B test images that a method takes, their tokens (L,B,N,C), and those of their tiles
     (L,B,T*N,C), which are encoded lazily."""
 
-    images: Tensor
+    digests: Sequence[bytes]
     tokens: Tensor
     tiles: Iterable[Tensor] = ()
 
@@ -160,12 +161,9 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         """The memories of `count` test images, for a `transductive` method."""
         raise NotImplementedError
 
-    def features(
-        self, encode: Encoder, images: Tensor, originals: Tensor, memory: OwnMemory | None
-    ) -> Features:
-        """The features of whole images (B,3,S,S) uint8 on the backbone's device; `originals`: the same as the
-        caller gave them."""
-        return encode(images, self.want)
+    def features(self, encode: Encoder, views: Views, memory: OwnMemory | None) -> Features:
+        """The features of whole images, on the backbone's device."""
+        return encode(views, self.want)
 
     @abstractmethod
     def raw_maps(self, query: Features, memory: OwnMemory | None, match: Matching = UNRESTRICTED) -> Tensor:

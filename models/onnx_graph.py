@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from models.detector import Detector
-from models.features import EMBEDDING, TOP1_SHARE, Features, FinalMaps, ScoreMaps, views_of
+from models.features import EMBEDDING, TOP1_SHARE, Features, FinalMaps, ScoreMaps
 from models.matching.candidates import UNRESTRICTED, Matching, PerWindowTopK, SharedTopK
 from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.views.sliding_windows import WindowGrid
 from utils.errors import ModelError
+from utils.views import Views
 
 OUTPUTS = ("map", "score", "base_score", "window_score")
 
@@ -134,7 +135,11 @@ class DetectorGraph(nn.Module):
 
     def plain(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """The same outputs from the detector's own `forward`."""
-        return self._outputs(self.detector(pixels))
+        return self._outputs(self.detector(self.views_of(pixels)))
+
+    def views_of(self, pixels: Tensor) -> Views:
+        """The graph's input as the detector's."""
+        return Views(pixels) if self.detector.layout is None else Views(pixels[:, 0], pixels[:, 1:])
 
     def _outputs(self, maps: ScoreMaps) -> tuple[Tensor, ...]:
         fused, raw = maps.fused(self.detector.settings)
@@ -145,10 +150,9 @@ class DetectorGraph(nn.Module):
         """As Detector.forward, all windows at once."""
         detector, method = self.detector, self.detector.method
         if detector.windows is None:
-            return detector(pixels, GraphMatching())
-        views = views_of(pixels)
+            return detector(self.views_of(pixels), GraphMatching())
         memory = detector.memories.whole
-        features = method.features(detector.encode, views.whole, views.whole, memory)
+        features = method.features(detector.encode, self.views_of(pixels), memory)
         raw = detector.whole.raw_maps(method, features, memory, GraphMatching())
         of_windows = self._raw_window_maps(pixels, detector.windows.grid)
         whole, windows = map(detector.counted_final, (raw, of_windows))

@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from utils.errors import MEMORY_CURE, ConfigError, is_out_of_memory
 from utils.text import first_line
@@ -14,7 +14,6 @@ from utils.world import neighbours
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
 logger = logging.getLogger("fdsl")
 Result = TypeVar("Result")
@@ -48,8 +47,16 @@ def free_memory() -> None:
         torch.mps.empty_cache()
 
 
+class Batch(Protocol):
+    """Items that can be split, as a tensor can along its first axis."""
+
+    def __len__(self) -> int: ...
+
+    def split(self, size: int) -> Sequence[Any]: ...
+
+
 class Halving(Generic[Result]):
-    """Calls `function` with a batch (B,...); after a lack of memory with halves, quarters, ... from then on.
+    """Calls `function` with a batch; after a lack of memory with halves, quarters, ... from then on.
 
     `join` concatenates the results of the pieces in order. `smaller` makes other things smaller and returns
     whether it did. It is called first, with the number of items that were tried at once, for things that may
@@ -67,7 +74,7 @@ class Halving(Generic[Result]):
         self.function, self.join, self.smaller = function, join, smaller
         self.limit: int | None = None
 
-    def __call__(self, batch: Tensor, *more: Any, **named: Any) -> Result:
+    def __call__(self, batch: Batch, *more: Any, **named: Any) -> Result:
         def attempt() -> Result:
             fits = self.limit is None or self.limit >= len(batch)
             pieces = [batch] if fits else batch.split(self.limit)

@@ -95,7 +95,7 @@ class CategoryJob:
         if self.error is not None:
             return
         try:
-            self.maps.append(self.scorer(batch["image"], batch["path"]))
+            self.maps.append(self.scorer(batch["views"], batch["path"]))
         except NotFinite as error:
             self.give_up(error)
 

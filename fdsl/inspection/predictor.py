@@ -8,9 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from data.images import open_image
 from data.photographs import Photograph, PhotographReader, each_image, in_batches
@@ -18,11 +16,12 @@ from fdsl.prediction import Prediction
 from fdsl.references.fitted_references import FittedReferences
 from fdsl.scoring import Scorer, fused_scores
 from fdsl.thresholds.decision import Decision
-from models.features import CHANNELS, ScoreMaps
+from models.features import ScoreMaps
 from utils.device import whatever_the_default_device
 from utils.errors import ConfigError, DataError
 from utils.image_statistics import reason_of_map, statistics_of
 from utils.text import one_line
+from utils.views import Views
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class Predictor:
                 yield one
 
     @whatever_the_default_device
-    def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
-        """RGB photographs -> the input (B,[1+T,]C,S,S) uint8 of `begin`; DataError for what are none."""
+    def to_batch(self, photographs: Iterable[Image.Image]) -> Views:
+        """RGB photographs -> the input of `begin`; DataError for what are none."""
         try:
             given = list(photographs)
             for one in given:
@@ -69,15 +68,14 @@ class Predictor:
 
     @whatever_the_default_device
     def begin(
-        self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
+        self, batch: Views, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
     ) -> Callable[[], list[Prediction]]:
         """A function that gives the predictions of a batch of photographs with these (width, height); a GPU
         works on them from now on. `names`: what errors call them; none: their numbers."""
         self._refuse_other(batch, sizes)
         named = names or [f"photograph {number} of {len(sizes)}" for number in range(1, len(sizes) + 1)]
         raw = self.scorer.begin(batch, named)
-        whole = (batch if batch.dim() == 4 else batch[:, 0]).cpu().numpy()
-        statistics = [statistics_of(image[:CHANNELS]) for image in whole]
+        statistics = [statistics_of(image) for image in batch.whole.cpu().numpy()]
         return lambda: self._predictions(raw(), sizes, statistics)
 
     def reason(self, statistics: np.ndarray, patch_map: np.ndarray) -> str:
@@ -113,9 +111,12 @@ class Predictor:
     def _refuse_other(self, batch: object, sizes: object) -> None:
         """DataError for a batch that `to_batch` did not make, and for sizes that are not of its images."""
         detector = self.scorer.detector
-        side, dimensions = detector.image_size, 4 if detector.layout is None else 5
-        is_batch = isinstance(batch, Tensor) and batch.dtype == torch.uint8 and batch.dim() == dimensions
-        if not isinstance(batch, Tensor) or not is_batch or batch.shape[-2:] != (side, side):
+        size, has_tiles = (detector.image_size,) * 2, detector.layout is not None
+        if (
+            not isinstance(batch, Views)
+            or batch.whole.shape[-2:] != size
+            or has_tiles != (batch.tiles is not None)
+        ):
             raise DataError("the batch is none of to_batch; give what that makes of the photographs")
         given = list(sizes) if isinstance(sizes, Sequence) else []
         if len(given) != len(batch) or not all(isinstance(one, tuple) and len(one) == 2 for one in given):

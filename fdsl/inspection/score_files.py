@@ -13,7 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from data.images import refuse_large
@@ -45,6 +44,7 @@ from utils.image_statistics import other_shape
 from utils.log import progress
 from utils.signals import command_line, how_to_continue
 from utils.text import without_password
+from utils.views import Views
 from utils.world import World
 
 logger = logging.getLogger("fdsl")
@@ -178,16 +178,16 @@ def _as_loaded(frame: Frame, detector: AnomalyDetector) -> Loaded:
         refuse_large(*photo.size, "a frame of")
     except DataError as error:
         return Loaded(frame.name, reason=str(error), stamp=stamp)
-    return Loaded(frame.name, photo, detector.to_batch([photo])[0], stamp=stamp)
+    return Loaded(frame.name, photo, detector.to_batch([photo]), stamp=stamp)
 
 
 def _begin(detector: AnomalyDetector, batch: Sequence[Loaded]) -> Arriving:
     items = [item for item in batch if not item.reason]
     if not items:
         return list
-    tensors = [item.tensor for item in items if item.tensor is not None]
+    views = [item.views for item in items if item.views is not None]
     sizes = [item.photo.size for item in items if item.photo is not None]
-    return detector.begin_batch(torch.stack(tensors), sizes, [item.name for item in items])
+    return detector.begin_batch(Views.joined(views), sizes, [item.name for item in items])
 
 
 def _predicted(

@@ -115,9 +115,8 @@ def rotation_gain(scorer: Scorer, photographs: Sequence[Image.Image], rotations:
     tokens: list[list[Tensor]] = []  # of each photograph, of each of its copies: (L,n,C)
     for photo in progress(photographs, len(photographs), "references, rotated"):
         (masks,) = inside_of(detector, [photo], rotations).whole
-        images = scorer.to_batch(rotated(photo, rotations))
-        whole = images if images.dim() == 4 else images[:, 0]
-        encoded = [detector.encode(image[None]).tokens[:, 0] for image in whole]
+        copies = scorer.to_batch(rotated(photo, rotations))
+        encoded = [detector.encode(copy).tokens[:, 0] for copy in copies.split(1)]
         tokens.append([one[:, mask.to(one.device)] for one, mask in zip(encoded, masks)])
     plain, closer = 0.0, 0.0
     for number, own in enumerate(tokens):

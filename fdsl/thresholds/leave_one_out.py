@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from data.photographs import in_batches
 from data.variants import varied
@@ -31,6 +30,7 @@ from utils.config import WindowConfig
 from utils.image_statistics import map_median
 from utils.log import progress
 from utils.numbers import log_odds
+from utils.views import Views
 
 BATCH = 4
 COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of a single one
@@ -39,23 +39,23 @@ OF_A_PHOTOGRAPH = 0.5  # of the time of one photograph, for copies that are scor
 
 @dataclass(frozen=True)
 class HeldOutBatch:
-    """Normal images (B,3,S,S) uint8, and a scorer and matching that leave them out.
+    """Normal images, and a scorer and matching that leave them out.
 
     kinds (B,): LEAVE_ONE_OUT, AUGMENTED, SELF_MATCH or MASKED (fdsl/thresholds/threshold.py).
     """
 
     scorer: Scorer
-    pixels: Tensor
+    views: Views
     kinds: list[int]
     match: Matching | None = None
 
     def score(self) -> ScoreMaps:
         """The score maps; raises NotFinite."""
-        return self.scorer(self.pixels, ["a reference"] * len(self.pixels), self.match)
+        return self.scorer(self.views, ["a reference"] * len(self.views), self.match)
 
     def scale_maps(self) -> np.ndarray:
         """A map (B,S,G,G) for each of the method's scales; raises NotFinite."""
-        return self.scorer.scale_maps(self.pixels, ["a reference"] * len(self.pixels), self.match)
+        return self.scorer.scale_maps(self.views, ["a reference"] * len(self.views), self.match)
 
 
 def held_out_batches(
@@ -70,16 +70,16 @@ def held_out_batches(
     has_memory = scorer.detector.memories.whole is not None
     if len(photographs) == 1 and has_memory:
         masked = neighbourhood_masked(scorer.detector, photographs[0], rotations)
-        for pixels in scorer.to_batch(varied(photographs[0], copies)).split(BATCH):
-            yield HeldOutBatch(scorer, pixels, [SELF_MATCH] * len(pixels))
-            yield HeldOutBatch(scorer, pixels, [MASKED] * len(pixels), masked)
+        for views in scorer.to_batch(varied(photographs[0], copies)).split(BATCH):
+            yield HeldOutBatch(scorer, views, [SELF_MATCH] * len(views))
+            yield HeldOutBatch(scorer, views, [MASKED] * len(views), masked)
         return
     for index, photo in enumerate(photographs):
         other = scorer.without(index, len(photographs)) if has_memory else scorer
         kinds = [LEAVE_ONE_OUT] + [AUGMENTED] * COPIES
-        for pixels in scorer.to_batch([photo, *varied(photo, COPIES)]).split(BATCH):
-            yield HeldOutBatch(other, pixels, kinds[: len(pixels)])
-            kinds = kinds[len(pixels) :]
+        for views in scorer.to_batch([photo, *varied(photo, COPIES)]).split(BATCH):
+            yield HeldOutBatch(other, views, kinds[: len(views)])
+            kinds = kinds[len(views) :]
 
 
 def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int = 1) -> None:

@@ -46,7 +46,7 @@ class DiscrepancySource:
         self.backbone, self.encode = backbone, Halving(backbone.encode, join_features)
         self.banks = {}
         for category, shots in progress(self.shots.items(), len(self.shots), "references"):
-            features = (self.encode(shots[index]["image"][None]) for index in range(len(shots)))
+            features = (self.encode(shots[index]["views"].whole) for index in range(len(shots)))
             sizes = [[backbone.grid(self.image_size) ** 2]] * len(shots)
             self.banks[category] = MemoryBank.collected(features, sizes)
 

@@ -15,6 +15,7 @@ from models.method import Seen, scaled
 from models.methods.batch import NO_TEST_IMAGES, BatchMemory, memories_of, stored_or_encoded, summary_of
 from models.views.tile_maps import resized
 from utils.errors import ModelError
+from utils.views import Views
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class MutualScoring:
         scores = torch.cat([score for _, score in scored]).cpu()
         self.test_images = ComparedImages(memory, _scale(peaks.quantile(0.5)), _scale(scores.quantile(0.5)))
 
-    def features(self, encode: Encoder, images: Tensor, originals: Tensor, want: frozenset[str]) -> Features:
+    def features(self, encode: Encoder, views: Views, want: frozenset[str]) -> Features:
         """As Method.features, for a method that wants `want`."""
         memory = None if self.test_images is None else self.test_images.memory
-        return stored_or_encoded(encode, images, originals, memory, want)
+        return stored_or_encoded(encode, views, memory, want)
 
     def combined(self, own: ScoreMaps, features: Features) -> ScoreMaps:
         """The means of the method's `own` maps and scores and of mutual scoring's; only the method's before

@@ -6,7 +6,6 @@ count. Most test images must be normal. The method is transductive: it sees the 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,12 +24,12 @@ from models.methods.registry import BatchFacts
 from utils.errors import ModelError
 from utils.memory import free_bytes
 from utils.tensor_on_disk import tensor_on_disk
+from utils.views import DIGEST, Views
 
 SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged
 LOWEST = 0.3  # of the distances to the other photographs: their mean is a patch's value
 SAME = 1e-3  # largest mean distance, patch by patch, of two copies of one photograph
 FEWEST = 2  # photographs that can be compared
-DIGEST = 20  # bytes
 CACHED_SHARE = 0.5  # of a device's free memory
 NO_TEST_IMAGES = "The detector has no test images yet: call take_test_images() first."
 
@@ -65,9 +64,9 @@ class BatchMemory:
         """Digest -> index of its image."""
         return {bytes(digest.tolist()): number for number, digest in enumerate(self.digests)}
 
-    def of(self, images: Tensor) -> tuple[int | None, ...]:
-        """The indices of images (B,3,S,S) uint8 among its own; None for others."""
-        return tuple(self.numbers.get(digest_of(image)) for image in images)
+    def of(self, views: Views) -> tuple[int | None, ...]:
+        """The indices of images among its own; None for others."""
+        return tuple(map(self.numbers.get, views.digests()))
 
     def maps_of(self, query: Features) -> Tensor:
         """The query's maps (L,B,n); those of its own images are computed once."""
@@ -106,9 +105,9 @@ def memories_of(seen: Iterable[Seen], count: int) -> tuple[BatchMemory, BatchMem
     ValueError for another number of images."""
     digests: list[bytes] = []
     whole = tiles = None
-    for images, tokens, parts in seen:
+    for of_images, tokens, parts in seen:
         first = len(digests)
-        digests += [digest_of(image) for image in images]
+        digests += of_images
         whole = _filled(whole, tokens, first, count)
         for part in parts:
             tiles = _filled(tiles, part, first, count)
@@ -132,29 +131,21 @@ def _filled(stored: Tensor | None, tokens: Tensor, first: int, count: int) -> Te
 
 
 def stored_or_encoded(
-    encode: Encoder,
-    images: Tensor,
-    originals: Tensor,
-    memory: BatchMemory | None,
-    want: frozenset[str] = NOTHING_MORE,
+    encode: Encoder, views: Views, memory: BatchMemory | None, want: frozenset[str] = NOTHING_MORE
 ) -> Features:
     """As Method.features: if nothing is wanted besides tokens, those of the memory's images are the stored
     ones; others are encoded."""
     if memory is None:
-        return encode(images, want)
-    stored_as = memory.of(originals)
+        return encode(views, want)
+    stored_as = memory.of(views)
     new = [place for place, number in enumerate(stored_as) if number is None]
     if want or len(new) == len(stored_as):
-        return encode(images, want)._replace(stored_as=stored_as)
-    encoded = iter(encode(images[new]).tokens.unbind(1) if new else ())
-    stored = memory.tokens_for(images.device)
-    tokens = [next(encoded) if number is None else stored[number].to(images.device) for number in stored_as]
+        return encode(views, want)._replace(stored_as=stored_as)
+    encoded = iter(encode(views[new]).tokens.unbind(1) if new else ())
+    device = views.whole.device
+    stored = memory.tokens_for(device)
+    tokens = [next(encoded) if number is None else stored[number].to(device) for number in stored_as]
     return Features(torch.stack(tokens, 1), stored_as=stored_as)
-
-
-def digest_of(image: Tensor) -> bytes:
-    """The digest that identifies an image (3,S,S) uint8."""
-    return hashlib.blake2b(image.cpu().contiguous().numpy().data, digest_size=DIGEST).digest()
 
 
 def averaged(tokens: Tensor, side: int, tiles: int = 1) -> Tensor:
@@ -242,10 +233,8 @@ class Batch(BatchFacts, Method[BatchMemory]):
         whole, tiles = memories_of(seen, count)
         return Memories(whole, tiles=tiles)
 
-    def features(
-        self, encode: Encoder, images: Tensor, originals: Tensor, memory: BatchMemory | None
-    ) -> Features:
-        return stored_or_encoded(encode, images, originals, memory)
+    def features(self, encode: Encoder, views: Views, memory: BatchMemory | None) -> Features:
+        return stored_or_encoded(encode, views, memory)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
         return BatchMemory.restored(state, dtype)

@@ -53,12 +53,12 @@ def red(image: torch.Tensor) -> torch.Tensor:
 def test_batches_keep_their_contract(tmp_path):
     records = textured(tmp_path)
     batch = next(iter(make_loader(InspectionDataset(tmp_path, records, 56), 4)))
-    assert batch["image"].shape == (4, 3, 56, 56) and batch["image"].dtype == torch.uint8
+    assert batch["views"].whole.shape == (4, 3, 56, 56) and batch["views"].whole.dtype == torch.uint8
     assert batch["mask"].shape == (4, 1, 56, 56) and batch["mask"].unique().tolist() == [0, 1]
     assert batch["category"] == ["cup"] * 4 and batch["path"] == [r.image_path for r in records[:4]]
     assert batch["mask"].flatten(1).any(1).tolist() == [r.anomalous for r in records[:4]]
     item = InspectionDataset(tmp_path, records, 56)[1]
-    assert torch.equal(item["image"], image_to_pixels(open_image(tmp_path / "1.png"), 56))
+    assert torch.equal(item["views"].whole[0], image_to_pixels(open_image(tmp_path / "1.png"), 56))
     assert torch.equal(item["mask"], mask_to_tensor(open_mask(tmp_path / "1_mask.png"), 56))
 
 
@@ -66,7 +66,7 @@ def test_without_augmentation_training_sees_the_images_as_they_are(tmp_path):
     records = textured(tmp_path)
     plain, training = InspectionDataset(tmp_path, records, 56), TrainingDataset(tmp_path, records, 56)
     for index in range(len(records)):
-        assert torch.equal(training[index + 7 * len(records)]["image"], plain[index]["image"])
+        assert torch.equal(training[index + 7 * len(records)]["image"], plain[index]["views"].whole[0])
         assert torch.equal(training[index]["mask"], plain[index]["mask"])
 
 
@@ -105,7 +105,7 @@ def test_loading_leaves_the_global_random_state_alone(tmp_path):
 @pytest.mark.parametrize("augmentation, share", [("mosaic", 0.3), ("crop", 0.6 * (2 / 3 + 1 / 3 * 0.5))])
 def test_augmentations_come_as_often_as_published_and_differ_by_epoch_and_seed(tmp_path, augmentation, share):
     records = textured(tmp_path)
-    plain = [image["image"] for image in InspectionDataset(tmp_path, records, 120)]
+    plain = [image["views"].whole[0] for image in InspectionDataset(tmp_path, records, 120)]
     seen = []
     for seed in (0, 1):
         dataset = TrainingDataset(tmp_path, records, 120, augmentation, seed)

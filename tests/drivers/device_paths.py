@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -39,12 +40,12 @@ import fdsl.training.batches as training_batches
 import fdsl.training.step as training_step
 import models.backbones.cpu_attention as cpu_attention
 import models.branches
-import models.encoder
 import models.matching.candidates as candidates
 import models.matching.memory_bank as memory_bank
 import models.methods.batch as batch
 import models.methods.plus as plus
 import models.views.sliding_windows as sliding_windows
+import utils.views
 from fdsl.api import AnomalyDetector
 from tests.support.constants import ROOT
 from tests.support.photographs import texture
@@ -75,7 +76,7 @@ MAY_WAIT = {
     "models/backbones/open_clip.py:OpenClipBackbone.position_table",  # once for each size
 }
 MAY_CROSS = {
-    "models/encoder.py:Encoder.moved": TO_DEVICE,  # a batch of pixels
+    "utils/views.py:Views.moved": TO_DEVICE,  # a batch
     "models/backbones/open_clip.py:OpenClipBackbone.position_table": TO_DEVICE,  # once for each size
     "models/methods/batch.py:BatchMemory.tokens_for": TO_DEVICE,  # once for all batches
     "models/views/sliding_windows.py:WindowGrid.seen_in": TO_DEVICE,  # once, or of the windows that pay
@@ -158,10 +159,10 @@ def predicted(**settings) -> Walk:
 def masked(device, precision) -> Results:
     """Photographs that each have a mask of their own, with tiles."""
     detector = fitted(device, precision, method="plus", references=1, tiles=2)
-    pixels = detector.to_batch(PARTS)
-    masks = torch.zeros_like(pixels[..., :1, :, :])
+    views = detector.to_batch(PARTS)
+    masks = torch.zeros_like(views.whole[:, 0])
     masks[..., :40] = 255
-    seen, sizes = torch.cat([pixels, masks], -3), [one.size for one in PARTS]
+    seen, sizes = replace(views, roi=masks), [one.size for one in PARTS]
     return counted(lambda: detector.begin_batch(seen, sizes)())
 
 
@@ -360,7 +361,7 @@ FAULTS = [
         "nearest windows one reference",
     ),
     Fault(training_batches, "sent", 'device.type == "cuda"', "False", "one training step"),
-    Fault(models.encoder, "sent", 'device.type == "cuda"', "False", "plus tiles, masks"),
+    Fault(utils.views, "sent", 'device.type == "cuda"', "False", "plus tiles, masks"),
     Fault(
         memory_bank.MemoryBank,
         "index",

@@ -85,7 +85,7 @@ def test_the_common_case_finds_the_defect_and_passes_the_good(nearest):
 def test_a_prediction_carries_the_statistics_that_its_reason_is_from(nearest):
     photographs = [as_photograph(texture(8)), Image.new("RGB", (80, 60))]
     found = nearest.predict(photographs)
-    for one, image in zip(found, nearest.to_batch(photographs).numpy()):
+    for one, image in zip(found, nearest.to_batch(photographs).whole.numpy()):
         assert np.array_equal(one.statistics, statistics_of(image))
         assert one.reason == reason_of(one.statistics, nearest.references.statistics)
     assert [bool(one.reason) for one in found] == [False, True]

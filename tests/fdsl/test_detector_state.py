@@ -9,6 +9,7 @@ from models.detector import Detector
 from models.matching.memory_bank import MemoryBank
 from tests.support.photographs import texture
 from tests.support.predictions import BACKBONE_OPTIONS
+from utils.views import Views
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_where_memory_is_short_what_takes_most_is_made_smaller(detector):
     assert not made.spare(windows * patches // made.grid**2 + 1) and made.windows.chunk == windows
     assert made.spare(1) and made.windows.chunk == windows // 2
     with made.encoding_once():
-        made.encode(torch.zeros(1, 3, made.image_size, made.image_size, dtype=torch.uint8))
+        made.encode(Views(torch.zeros(1, 3, made.image_size, made.image_size, dtype=torch.uint8)))
         assert made.spare(1) and made.windows.chunk == windows // 2 and not made.encode.cached
         assert made.spare(1) and made.windows.chunk == windows // 4
 

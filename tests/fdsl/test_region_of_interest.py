@@ -429,7 +429,7 @@ def test_the_bank_of_windows_holds_the_patches_that_count(tiny_configs, left, re
     counts = inner.counted.of_grid(8, 8).flatten()[grid.seen]  # (W,n)
     tokens = []
     for photo in references[:2]:
-        image = detector.to_batch([photo])[0]
+        image = detector.to_batch([photo]).whole[0]
         side = grid.encoded * inner.backbone.patch_size
         encoded = inner.backbone.encode(grid.cut(image, inner.backbone.patch_size), side=side).tokens
         tokens.append(encoded[:, counts])

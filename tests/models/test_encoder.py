@@ -5,11 +5,11 @@ import torch
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
-from models import encoder
 from models.encoder import Encoder
-from models.features import EMBEDDING, RAW_TOKENS, views_of
+from models.features import EMBEDDING, RAW_TOKENS
 from tests.support.predictions import BACKBONE_OPTIONS
 from tests.support.tokens import noise
+from utils.views import Views
 
 MOST = 2**30  # bytes
 
@@ -24,36 +24,32 @@ def test_a_batch_is_known_by_all_its_values(tiny_backbone, monkeypatch):
     monkeypatch.setattr(tiny_backbone, "encode", encode)
     once = Encoder(tiny_backbone, MOST)
     images = noise(2, 3, 32, 32)
-    first = once(images)
-    assert once(images.clone()).tokens is first.tokens and len(asked) == 1
-    assert once(images, frozenset({RAW_TOKENS})).raw_tokens is not None and len(asked) == 2
-    assert once(images, frozenset({EMBEDDING})).embedding is not None and len(asked) == 3
+    first = once(Views(images))
+    assert once(Views(images.clone())).tokens is first.tokens and len(asked) == 1
+    assert once(Views(images), frozenset({RAW_TOKENS})).raw_tokens is not None and len(asked) == 2
+    assert once(Views(images), frozenset({EMBEDDING})).embedding is not None and len(asked) == 3
     other = images.clone()
     other[1, 2, 31, 31] ^= 1
-    assert not torch.equal(once(other).tokens, first.tokens)
-    assert once(images[:1]).tokens.shape[1] == 1 and len(asked) == 5
-    assert once(images, side=16).tokens.shape[2] == 4 and len(asked) == 6
+    assert not torch.equal(once(Views(other)).tokens, first.tokens)
+    assert once(Views(images[:1])).tokens.shape[1] == 1 and len(asked) == 5
+    of_half = once.crops(Views(images), "whole", (), lambda: images, frozenset(), side=16)
+    assert of_half.tokens.shape[2] == 4 and len(asked) == 6
+    of_tiles = once.crops(Views(images, images[:, None]), "tiles", (), lambda: other, frozenset())
+    assert not torch.equal(of_tiles.tokens, first.tokens) and len(asked) == 7
 
 
-def test_the_tensor_that_came_last_is_not_looked_at_again(tiny_backbone, monkeypatch):
-    looked, digest = [], encoder._digest
-    monkeypatch.setattr(encoder, "_digest", lambda images: looked.append(images) or digest(images))
+def test_images_that_came_last_are_not_looked_at_again(tiny_backbone, monkeypatch):
+    looked, numpy = [], torch.Tensor.numpy
+    monkeypatch.setattr(torch.Tensor, "numpy", lambda image: looked.append(image) or numpy(image))
     once = Encoder(tiny_backbone, MOST)
     pixels = noise(2, 3, 3, 32, 32)
-    there = once.moved(pixels)
-    assert len(looked) == 6 and once.moved(pixels) is there
-    assert once(there[:, 0]).tokens is once(there[:, 0]).tokens and len(looked) == 6
-    assert not torch.equal(once(255 - pixels[:, 0]).tokens, once(there[:, 0]).tokens) and len(looked) == 8
-
-
-def test_images_with_masks_are_looked_at_once_too(tiny_backbone, monkeypatch):
-    looked, digest = [], encoder._digest
-    monkeypatch.setattr(encoder, "_digest", lambda images: looked.append(images) or digest(images))
-    once = Encoder(tiny_backbone, MOST)
-    there = views_of(once.moved(noise(2, 3, 4, 32, 32)))
-    once(there.whole)
-    once.crops(there.tiles, (), lambda: there.tiles.flatten(0, 1), frozenset())
-    assert len(looked) == 6
+    images = Views(pixels[:, 0], pixels[:, 1:], torch.zeros(2, 32, 32, dtype=torch.uint8))
+    there = once.moved(images)
+    assert once.moved(images) is there and once(there).tokens is once(there).tokens and len(looked) == 2
+    once.crops(there, "tiles", (), lambda: there.tiles.flatten(0, 1), frozenset())
+    once.crops(there[1:], "whole", (2,), lambda: there.whole[1:, :, :16, :16], frozenset())
+    assert len(looked) == 4
+    assert not torch.equal(once(Views(255 - pixels[:, 0])).tokens, once(there).tokens) and len(looked) == 6
 
 
 def test_windows_are_known_without_being_cut(tiny_backbone):
@@ -61,7 +57,11 @@ def test_windows_are_known_without_being_cut(tiny_backbone):
 
     def of(image, *which):
         return once.crops(
-            image, which, lambda: cut.append(which) or image[None, :, : 8 * which[0], :16], frozenset()
+            Views(image[None]),
+            "whole",
+            which,
+            lambda: cut.append(which) or image[None, :, : 8 * which[0], :16],
+            frozenset(),
         )
 
     first = of(image, 2, 0).tokens
@@ -74,9 +74,9 @@ def test_windows_are_known_without_being_cut(tiny_backbone):
 def test_what_it_holds_is_forgotten_where_memory_is_short(tiny_backbone):
     once = Encoder(tiny_backbone, MOST)
     assert not once.forget()
-    once(noise(1, 3, 32, 32))
+    once(Views(noise(1, 3, 32, 32)))
     assert once.forget() and not once.forget() and not once.cached
-    once(noise(1, 3, 32, 32))
+    once(Views(noise(1, 3, 32, 32)))
     assert not once.forget() and not once.cached  # else work that never fits would be tried for ever
 
 
@@ -85,7 +85,7 @@ def test_no_more_is_kept_than_may_be(tiny_backbone):
     size = tiny_backbone.encode(images[0]).tokens.numel() * 4
     once = Encoder(tiny_backbone, most=2 * size)
     for image in images:
-        once(image)
+        once(Views(image))
         assert once.held == sum(part.tokens.numel() * 4 for part, _ in once.cached.values()) <= 2 * size
     assert len(once.cached) == 2
 

@@ -23,7 +23,7 @@ from models.backbone import normalise
 from models.backbones.timm import TimmBackbone
 from models.backbones.timm_loading import encoder_of_file
 from models.detector import Detector
-from models.features import EMBEDDING, Views
+from models.features import EMBEDDING
 from models.losses import map_losses
 from models.methods.fdsl import Fdsl
 from models.views.tile_maps import resized
@@ -31,6 +31,7 @@ from tests.support.constants import REAL_BACKBONE, SHARED
 from tests.support.detectors import raw_window_maps
 from tests.support.small_runs import command
 from utils.config import MethodConfig, WindowConfig
+from utils.views import Views
 
 SIDE, EVALUATED, REACH = 448, 240, 4  # NAM sees 4 patches in each direction
 TIE = 2e-6

@@ -13,6 +13,7 @@ from models.views.sliding_windows import WindowGrid
 from tests.support.tokens import noise
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import ModelError
+from utils.views import Views
 
 SIDE = 64
 
@@ -24,9 +25,8 @@ def made(backbone, name, windows, references=2, lay=(), **options):
     heads = METHODS["fdsl"].load()(32, 2, chosen).state_dict()
     detector = Detector(backbone, METHODS[name].load().of_heads(32, 2, chosen, heads), SIDE, windows)
     detector.lay_tiles(lay)
-    detector.fit(
-        torch.stack([pictures(references, 5 + n) for n in range(5)], 1) if lay else pictures(references, 1)
-    )
+    tiles = torch.stack([pictures(references, 6 + n) for n in range(4)], 1) if lay else None
+    detector.fit(Views(pictures(references, 5 if lay else 1), tiles))
     if detector.method.scales:
         detector.method.set_scales([0.1] * len(detector.method.scales))
     return detector
@@ -78,7 +78,7 @@ def test_tiles_are_part_of_the_graph(tiny_backbone, pixels, method):
     detector = made(tiny_backbone, method, windows, lay=[(120, 90)])
     assert len(detector.layout) == 4
     views = torch.stack([pictures(5, seed) for seed in (3, 4)])
-    wanted = detector(views)
+    wanted = detector(Views(views[:, 0], views[:, 1:]))
     for ours, theirs in zip((wanted.base, wanted.base_score), DetectorGraph(detector, "max")(views)):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
 

@@ -3,7 +3,7 @@
 import torch
 
 from fdsl.api import AnomalyDetector
-from models.features import Views, views_of
+from utils.views import Views
 
 
 def small_detector(configs, **more):
@@ -14,11 +14,10 @@ def small_detector(configs, **more):
     )
 
 
-def final_tile_maps(detector, images):
-    """Images (B,1+T,3,S,S) -> the method's final maps of their tiles put together (M,B,H,W)."""
-    views, memory = views_of(images), detector.memories.whole
+def final_tile_maps(detector, views):
+    """The method's final maps of B images' tiles put together (M,B,H,W)."""
     with torch.no_grad():
-        features = detector.method.features(detector.encode, views.whole, views.whole, memory)
+        features = detector.method.features(detector.encode, views, detector.memories.whole)
         return detector.final_maps(views, features).tiles
 
 

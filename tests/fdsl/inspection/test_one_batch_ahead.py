@@ -12,6 +12,7 @@ from fdsl.prediction import Prediction
 from fdsl.references.fitted_references import FittedReferences
 from models.features import ScoreMaps
 from utils.errors import ConfigError
+from utils.views import Views
 
 BY_TURNS = [f"{what} {number}" for number in "012" for what in ("begin", "arrive", "row")]
 AHEAD = ["begin 0", "arrive 0", "begin 1", "row 0", "arrive 1", "begin 2", "row 1", "arrive 2", "row 2"]
@@ -43,7 +44,7 @@ def events(device, endless=False, refused=None):
         references=FittedReferences([], np.zeros((0, 4))),
         stored=[],
         reader=SimpleNamespace(grey=None),
-        to_batch=lambda photos: torch.zeros(len(photos), 3, 8, 8, dtype=torch.uint8),
+        to_batch=lambda photos: Views(torch.zeros(len(photos), 3, 8, 8, dtype=torch.uint8)),
         begin_batch=begin_batch,
     )
     frames = [Frame(str(number), np.zeros((8, 8, 3), np.uint8), 0, "") for number in range(3)]

@@ -21,6 +21,7 @@ from tests.support.photographs import texture
 from tests.support.tokens import noise
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import DataError, ModelError
+from utils.views import Views
 
 SIDE, GRID = 64, 8
 EXACT = {"rel": 2e-4, "abs": 1e-6}
@@ -64,7 +65,7 @@ def expected(query, others):
 
 
 def with_test_images(detector, photos):
-    detector.take_test_images(iter(photos.split(2)), len(photos))
+    detector.take_test_images(map(Views, photos.split(2)), len(photos))
     return detector
 
 
@@ -89,7 +90,8 @@ def test_tiles_are_compared_with_the_others_tiles(tiny_backbone, photos):
     detector.lay_tiles([(128, 128)])
     tiles = len(detector.layout)
     views = noise(4, 1 + tiles, 3, SIDE, SIDE, seed=7)
-    detector.take_test_images(iter(views.split(3)), 4)
+    images = Views(views[:, 0], views[:, 1:])
+    detector.take_test_images(iter(images.split(3)), 4)
     tokens = np.stack([[tokens_of(tiny_backbone, tile) for tile in view[1:]] for view in views])  # R T L N C
     for number in range(2):
         others = [place for place in range(4) if place != number]
@@ -111,7 +113,7 @@ def test_tiles_are_compared_with_the_others_tiles(tiny_backbone, photos):
             [tokens_of(tiny_backbone, views[place, 0]) for place in others]))  # fmt: skip
         whole = resized(torch.from_numpy(whole).float().view(1, GRID, GRID), side)
         shown = (whole + smoothed(resized(joined, side), 1.0))[0] / 2
-        found = detector(views[number : number + 1])
+        found = detector(images[number : number + 1])
         assert found.base[0].flatten().numpy() == pytest.approx(shown.flatten().numpy(), **EXACT)
 
 

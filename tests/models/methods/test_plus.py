@@ -12,6 +12,7 @@ from models.methods import plus
 from models.methods.plus import BILATERAL, COMMON_MODE, SELF_DISSIMILARITY, TOP_K, Plus, bilateral, nearness
 from tests.support.tokens import bank_of, noise
 from utils.config import MethodConfig, WindowConfig
+from utils.views import Views
 
 SIDE, PATCH, GRID = 64, 8, 8
 EXACT = {"rel": 2e-4, "abs": 1e-6}
@@ -136,7 +137,7 @@ def test_the_score_never_falls_where_the_distance_to_the_references_rises(tiny_b
     detector = detector_of(tiny_backbone, [SELF_DISSIMILARITY])
     detector.fit(photos[:2])
     memory, method = detector.memories.whole, detector.method
-    query = detector.encode(photos[3:4])
+    query = detector.encode(Views(photos[3:4]))
     index = UNRESTRICTED.index(memory.bank, query, "mulmax")
     nearest = query.tokens - memory.bank.discrepancy(
         query.tokens.flatten(1, 2), index.flatten(1), "signed"

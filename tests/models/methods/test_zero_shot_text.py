@@ -288,12 +288,12 @@ def test_with_tiles_the_text_sees_them_too(clips, method):
         scorer.fit(scorer.to_batch(references))
     both.detector.method.set_scales(levels)
     batch = both.to_batch(photograph)
-    whole, tiles = own.detector.raw_maps(batch[:, 0]), final_tile_maps(own.detector, batch)
+    whole, tiles = own.detector.raw_maps(batch), final_tile_maps(own.detector, batch)
     scaled = torch.stack([one / (one + levels[place // 2]) for place, one in enumerate(whole)])
     side = both.detector.side
     shown, score = own.detector.method.with_tiles(scaled, tiles / (tiles + levels[0]), side)
     method = both.detector.method
-    reported = method.final(method.refine(both.detector.raw_maps(batch[:, 0])))[-2:]
+    reported = method.final(method.refine(both.detector.raw_maps(batch)))[-2:]
     of_tiles = final_tile_maps(both.detector, batch)[-2:]
     assert of_tiles.std() > 0 and torch.equal(of_tiles[0], of_tiles[1])
     text = (resized(reported, side) + smoothed(resized(of_tiles, side), 1.0))[0] / 2

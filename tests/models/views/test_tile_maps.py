@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from data.tensors import image_to_pixels, photograph_to_pixels
+from data.tensors import image_to_pixels, views_of
 from data.variants import rotated_places
 from fdsl.references.rotation import fit_references
 from fdsl.scoring import Scorer, upsample_maps
@@ -21,6 +21,7 @@ from tests.support.detectors import final_tile_maps
 from utils.config import WindowConfig
 from utils.limits import AUTO_TILES
 from utils.tile_layout import TileLayout, tiles_for
+from utils.views import Views
 
 SIDE, PATCH, GRID = 64, 8, 8
 TWO = WindowConfig(winmode="nan", tiles=2)
@@ -66,12 +67,12 @@ def test_tiles_cover_every_patch_and_are_put_together_where_they_lie():
 
 def test_a_photograph_is_cut_from_its_larger_picture():
     layout, picture = TileLayout(1, 2, GRID, PATCH), photo(1, (130, 60))
-    views = photograph_to_pixels(picture, SIDE, layout)
-    assert torch.equal(views[0], image_to_pixels(picture, SIDE))
+    views = views_of(picture, SIDE, layout)
+    assert torch.equal(views.whole[0], image_to_pixels(picture, SIDE))
     large = picture.resize((layout.width * PATCH, SIDE), Image.Resampling.BICUBIC)
     expected = torch.from_numpy(np.array(large)).permute(2, 0, 1)
-    assert torch.equal(views[1], expected[:, :, :SIDE])
-    assert torch.equal(views[2], expected[:, :, -SIDE:])
+    assert torch.equal(views.tiles[0, 0], expected[:, :, :SIDE])
+    assert torch.equal(views.tiles[0, 1], expected[:, :, -SIDE:])
 
 
 def test_the_filter_is_a_gauss_filter():
@@ -88,8 +89,8 @@ def distances(query, normal):
 
 
 def encoded(backbone, views):
-    """A photograph's views (V,3,S,S) uint8 -> tokens (V,L,N,C)."""
-    found = [backbone.encode(view[None]).tokens[:, 0] for view in views]
+    """A photograph's whole image and its T tiles -> tokens (1+T,L,N,C)."""
+    found = [backbone.encode(view[None]).tokens[:, 0] for view in (views.whole[0], *views.tiles[0])]
     return torch.stack(found).double().numpy()
 
 
@@ -120,11 +121,11 @@ def test_nearest_with_tiles_is_half_of_each(tiny_backbone, size):
     photographs = [photo(seed, size) for seed in range(3)]
     fit_references(scorer, photographs[:2], 1)
     layout = scorer.detector.layout
-    views = [photograph_to_pixels(picture, SIDE, layout) for picture in photographs]
+    views = [views_of(picture, SIDE, layout) for picture in photographs]
     whole, fine = plain_tile_maps(tiny_backbone, layout, views[:2], views[2])
     smooth = gaussian_filter(enlarged(fine, 2 * GRID), (0, 1, 1), mode="nearest")
     both = (enlarged(whole, 2 * GRID) + smooth) / 2
-    found = scorer(views[2][None], ["x"])
+    found = scorer(views[2], ["x"])
     assert found.base[0] == pytest.approx(both.mean(0), rel=1e-4, abs=1e-6)
     assert found.base_score[0] == pytest.approx(both.max((1, 2)).mean(), rel=1e-4)
 
@@ -134,12 +135,12 @@ def test_plus_with_tiles(tiny_backbone):
     photographs = [photo(seed) for seed in range(3)]
     for one in (scorer, alone):
         fit_references(one, photographs[:2], 1)
-    views = photograph_to_pixels(photographs[2], SIDE, scorer.detector.layout)
-    of_layers = final_tile_maps(scorer.detector, views[None]).numpy()
+    views = views_of(photographs[2], SIDE, scorer.detector.layout)
+    of_layers = final_tile_maps(scorer.detector, views).numpy()
     fine = gaussian_filter(enlarged(of_layers.mean(0), 2 * GRID), (0, 0.7, 0.7), mode="nearest")
-    whole = alone(views[None, 0], ["x"])
+    whole = alone(Views(views.whole), ["x"])
     expected = (1 - TILE_WEIGHT) * enlarged(whole.base, 2 * GRID) + TILE_WEIGHT * fine
-    found = scorer(views[None], ["x"])
+    found = scorer(views, ["x"])
     assert found.base == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert found.base_score == pytest.approx(whole.base_score, rel=1e-5)
 
