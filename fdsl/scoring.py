@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from data.tensors import views_of
-from models.detector import Detector, Inside
-from models.features import TOP1_SHARE, ScoreMaps, join_score_maps
+from models.detector import Detector
+from models.features import TOP1_SHARE, OfBranches, ScoreMaps, join_score_maps
 from models.matching.candidates import Matching
 from utils.config import PAPER_SIDE, WindowConfig
 from utils.errors import ModelError
@@ -59,7 +59,7 @@ class Scorer:
         side, layout = self.detector.image_size, self.detector.layout
         return Views.joined([views_of(photo, side, layout) for photo in photographs])
 
-    def fit(self, references: Views, inside: Inside | None = None) -> None:
+    def fit(self, references: Views, inside: OfBranches | None = None) -> None:
         """Fits the detector to its references, of which the patches `inside` count; ConfigError where memory
         does not hold a single one."""
         sparing(lambda: self.detector.fit(references, inside), self.detector.spare)

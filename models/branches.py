@@ -1,8 +1,7 @@
-"""The branches of a detector: whole images, local windows, tiles.
+"""The branches of a detector: whole images, tiles, local windows.
 
 Each encodes its part of an image, has a method fit a memory to the same part of the references, and gives the
-raw maps of the image. Memories are frozen; the detector holds them
-(`models.method.Memories`).
+raw maps of the image. Memories are frozen; the detector holds them (`models.method.Memories`).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,17 @@ QUARTER_SHARE = 0.23  # of the windows: the whole image and the matching take ti
 RawMaps = Callable[[Features, Memory | None, Matching], Tensor]  # Method.raw_maps, or that of tiles
 
 
+class Query(NamedTuple):
+    """B images on the backbone's device, the features of the whole ones, how they are matched (None: as each
+    branch does) and, for the branches after that of whole images, its raw and final maps (M,B,G,G)."""
+
+    views: Views
+    features: Features
+    match: Matching | None = None
+    raw: Tensor | None = None
+    final: Tensor | None = None
+
+
 class Branch(ABC):
     """match: how tokens are matched with the memory, unless a caller passes another way."""
 
@@ -51,6 +62,10 @@ class Branch(ABC):
     @abstractmethod
     def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
         """The features of images, in one part or, of a single image, in several."""
+
+    @abstractmethod
+    def raw_maps(self, method: Method, encode: Encoder, memory: Memory | None, query: Query) -> Tensor:
+        """The raw maps of images: (M,B,G,G), of tiles (M,B,H,W)."""
 
     def fit(self, method: Method, encode: Encoder, references: Views, inside: Tensor | None) -> Memory:
         """The method's memory of K references, encoded one by one. `inside` (K,R,tokens) bool: which patches
@@ -67,11 +82,12 @@ class Branch(ABC):
         parts = _refuse_equal_patches(chain.from_iterable(images))
         return self._fitted(method, parts, sizes)
 
+    @staticmethod
     def _scored(
-        self, raw_maps: RawMaps, parts: Iterable[Features], memory: Memory | None, match: Matching | None
+        raw_maps: RawMaps, parts: Iterable[Features], memory: Memory | None, match: Matching
     ) -> Tensor:
-        """A method's raw maps (M,.,n) of all parts, one after the other; `match` replaces the branch's."""
-        raw = [raw_maps(part, memory, one) for part, one in (match or self.match).over(parts)]
+        """A method's raw maps (M,.,n) of all parts, one after the other."""
+        raw = [raw_maps(part, memory, one) for part, one in match.over(parts)]
         return raw[0] if len(raw) == 1 else torch.cat(raw, dim=1)
 
     def _fitted(self, method: Method, parts: Iterable[Features], sizes: Sizes) -> Memory:
@@ -118,11 +134,9 @@ class WholeImages(Branch):
     def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
         yield encode(views, want)
 
-    def raw_maps(
-        self, method: Method, features: Features, memory: Memory | None, match: Matching | None
-    ) -> Tensor:
-        """The raw maps (M,B,G,G) of images with these features."""
-        return self._scored(method.raw_maps, [features], memory, match).unflatten(-1, (self.grid, self.grid))
+    def raw_maps(self, method: Method, encode: Encoder, memory: Memory | None, query: Query) -> Tensor:
+        raw = self._scored(method.raw_maps, [query.features], memory, query.match or self.match)
+        return raw.unflatten(-1, (self.grid, self.grid))
 
 
 @dataclass(frozen=True)
@@ -144,19 +158,11 @@ class Tiles(Branch):
         features = encode.crops(views, "tiles", (), lambda: tiles.flatten(0, 1), want)
         yield features.each_tokens(lambda tokens: tokens.unflatten(1, count).flatten(2, 3))
 
-    def of_images(
-        self,
-        method: Method,
-        encode: Encoder,
-        views: Views,
-        memory: Memory | None,
-        match: Matching | None,
-        stored_as: tuple[int | None, ...] | None,
-    ) -> Tensor:
-        """The raw maps (M,B,H,W) of images; `stored_as`: as in the features of the whole images."""
-        parts = (part._replace(stored_as=stored_as) for part in self.encoded(encode, views, method.want))
-        scored = self._scored(method.raw_tile_maps, parts, memory, (match or self.match).of_tiles())
-        return join_tiles(scored, self.layout)
+    def raw_maps(self, method: Method, encode: Encoder, memory: Memory | None, query: Query) -> Tensor:
+        encoded = self.encoded(encode, query.views, method.want)
+        parts = (part._replace(stored_as=query.features.stored_as) for part in encoded)
+        match = (query.match or self.match).of_tiles()
+        return join_tiles(self._scored(method.raw_tile_maps, parts, memory, match), self.layout)
 
     def _fitted(self, method: Method, parts: Iterable[Features], sizes: Sizes) -> Memory:
         return method.fit_tiles(parts, sizes)
@@ -214,29 +220,25 @@ class Windows(Branch):
             features = encode.crops(views, "whole", (self.grid.size, *which), cut, want, side)
             yield features._replace(patches=self.grid.seen_in(which, features.tokens.device))
 
-    def of_images(
-        self,
-        method: Method,
-        encode: Encoder,
-        views: Views,
-        memory: Memory | None,
-        match: Matching | None,
-        raw: Tensor,
-        final: Tensor,
-    ) -> Tensor:
-        """The raw maps (M,B,G,G) of images. With a budget the map that the whole images' `final` maps
-        (M,B,G,G) give says where windows are worth it, and their `raw` maps stand where none is."""
-        want, found = method.want | (match or self.match).want, []
-        weights = method.summarise(final)[0].cpu() if self.budget else None  # at once, for the host waits
-        for number, image in enumerate(views.split(1)):
-            chosen = None if weights is None else self.grid.choose(weights[number], self.budget)
-            parts = self.encoded(encode, image, want, chosen)
-            maps = self.grid.as_cut(self._scored(method.raw_maps, parts, memory, match))
-            found.append(maps if chosen is None else self.grid.stitch(maps, chosen, raw[:, number]))
-        together = torch.stack(found, dim=1)
-        return (
-            together if self.budget else self.grid.stitch(together)
-        )  # a GPU adds a window of all in one step
+    def raw_maps(self, method: Method, encode: Encoder, memory: Memory | None, query: Query) -> Tensor:
+        """As above. With a budget the map that the whole images' final maps give says where windows are worth
+        it, and their raw maps stand where none is."""
+        match, found = query.match or self.match, []
+        chosen = self._chosen(method, query) if self.budget else [None] * len(query.views)
+        for image, numbers in zip(query.views.split(1), chosen):
+            parts = self.encoded(encode, image, method.want | match.want, numbers)
+            found.append(self.grid.as_cut(self._scored(method.raw_maps, parts, memory, match)))
+        if query.raw is None or not self.budget:
+            return self.grid.stitch(torch.stack(found, dim=1))  # a GPU adds a window of all in one step
+        of_images = zip(found, chosen, query.raw.unbind(1))
+        return torch.stack([self.grid.stitch(*one) for one in of_images], dim=1)
+
+    def _chosen(self, method: Method, query: Query) -> list[list[int]]:
+        """The windows of each image that its map makes worth it."""
+        if query.final is None:
+            raise ValueError("Windows are chosen by the maps of whole images, which are missing.")
+        weights = method.summarise(query.final)[0].cpu()  # of all images at once, for the host waits
+        return [self.grid.choose(weight, self.budget) for weight in weights]
 
 
 def windows_of(settings: WindowConfig, grid: int, patch_size: int, at_once: AtOnce) -> Windows | None:

@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE, Backbone
-from models.branches import AtOnce, Tiles, WholeImages, Windows, windows_of
+from models.branches import AtOnce, Branch, Query, Tiles, WholeImages, Windows, windows_of
 from models.encoder import KEPT_BYTES, Encoder
 from models.ensemble.mutual_scoring import MutualScoring
-from models.features import Features, FinalMaps, ScoreMaps
+from models.features import Features, OfBranches, ScoreMaps
 from models.matching.candidates import Matching
 from models.method import Memories, Memory, Method, Seen
 from models.views.counted_patches import CountedPatches
@@ -33,15 +32,6 @@ logger = logging.getLogger("fdsl")
 # Window patches encoded at once, to begin with.
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "mps": 42 * 169, "cuda": 169 * 169}
 NO_WINDOWS = WindowConfig(winmode="nan")
-
-
-class Inside(NamedTuple):
-    """Which patches of K references' R rotated copies show the photograph and count, bool: of whole images
-    (K,R,N), and of their tiles (K,R,T*N) and windows (K,R,W*n) where there are some (windows None: all)."""
-
-    whole: Tensor
-    tiles: Tensor | None = None
-    windows: Tensor | None = None
 
 
 class Detector(nn.Module):
@@ -113,25 +103,22 @@ class Detector(nn.Module):
             found = self.mutual.combined(found, features)
         return replace(found, base=self.counted.only(found.base, views.roi))
 
-    def final_maps(self, views: Views, features: Features, match: Matching | None = None) -> FinalMaps:
-        """The method's final maps of whole images with these features, of their tiles and windows."""
-        method, encode, memories = self.method, self.encode, self.memories
-        raw = self.whole.raw_maps(method, features, memories.whole, match)
-        whole, tiles, windows = self.counted_final(raw, views.roi), None, None
-        if views.tiles is not None:
-            tiles = self.tiles.of_images(method, encode, views, memories.tiles, match, features.stored_as)
-            tiles = self.counted_final(tiles, views.roi)
-        if self.windows is not None:
-            memory = self.window_memory
-            windows = self.windows.of_images(method, encode, views, memory, match, raw, whole)
-            windows = self.counted_final(windows, views.roi)
-        return FinalMaps(whole, tiles, windows)
+    def final_maps(self, views: Views, features: Features, match: Matching | None = None) -> OfBranches:
+        """The method's final maps of images, whose whole images have these features, in each branch."""
+        query, final = Query(views, features, match), dict[str, Tensor]()
+        for name, branch in self.branches.items():
+            raw = branch.raw_maps(self.method, self.encode, self.memory_of(name), query)
+            final[name] = self.counted_final(raw, views.roi)
+            if branch is self.whole:
+                query = query._replace(raw=raw, final=final[name])
+        return OfBranches(**final)
 
     @torch.no_grad()
     def raw_maps(self, images: Views | Tensor, match: Matching | None = None) -> Tensor:
         """The method's raw maps of whole images: (M,B,G,G)."""
-        features = self.encode(Views.of(images), self.method.want)
-        return self.whole.raw_maps(self.method, features, self.memories.whole, match)
+        views = Views.of(images)
+        query = Query(views, self.encode(views, self.method.want), match)
+        return self.whole.raw_maps(self.method, self.encode, self.memories.whole, query)
 
     @torch.no_grad()
     def scale_maps(self, images: Views | Tensor, match: Matching | None = None) -> Tensor:
@@ -158,9 +145,10 @@ class Detector(nn.Module):
         self.counted = counted
 
     @torch.no_grad()
-    def fit(self, references: Views | Tensor, inside: Inside | None = None) -> None:
-        """Fills the memories from one category's references; what they held before is forgotten. `inside`:
-        which of their patches show the photograph."""
+    def fit(self, references: Views | Tensor, inside: OfBranches | None = None) -> None:
+        """Fills the memories from one category's K references; what they held before is forgotten. `inside`
+        (K,R,n) bool: which patches of each one's R rotated copies show the photograph and count (None: all).
+        """
         if not self.method.needs_references:
             return
         if len(references) == 0:
@@ -169,13 +157,12 @@ class Detector(nn.Module):
         self.method.forget()
         if self.mutual is not None:
             self.mutual.own_scales = None
-        given, windows, tiles = (self.method, self.encode, Views.of(references)), None, None
-        if self.layout is not None:
-            tiles = self.tiles.fit(*given, inside and inside.tiles)
-        whole = self.whole.fit(*given, inside and inside.whole)
-        if self.windows is not None and self.settings.window_memory != WHOLE_IMAGE:
-            windows = self.windows.fit(*given, inside and inside.windows)
-        self.memories = Memories(whole, windows, tiles)
+        views, memories = Views.of(references), dict[str, Memory]()
+        for name, branch in self.branches.items():
+            if not self._shares_memory(name):
+                patches = None if inside is None else getattr(inside, name)
+                memories[name] = branch.fit(self.method, self.encode, views, patches)
+        self.memories = Memories(**memories)
 
     @torch.no_grad()
     def take_test_images(self, batches: Iterable[Views], count: int) -> None:
@@ -263,9 +250,21 @@ class Detector(nn.Module):
         return Tiles(self.layout)
 
     @property
-    def window_memory(self) -> Memory | None:
-        """What its windows are matched with: their own memory, or that of the whole images."""
-        return self.memories.whole if self.settings.window_memory == WHOLE_IMAGE else self.memories.windows
+    def branches(self) -> dict[str, Branch]:
+        """Its branches by their names in Memories and OfBranches, that of whole images first."""
+        found: dict[str, Branch] = {"whole": self.whole}
+        if self.layout is not None:
+            found["tiles"] = self.tiles
+        if self.windows is not None:
+            found["windows"] = self.windows
+        return found
+
+    def memory_of(self, branch: str) -> Memory | None:
+        """What a branch is matched with: its own memory, or windows with that of the whole images."""
+        return self.memories.whole if self._shares_memory(branch) else getattr(self.memories, branch)
+
+    def _shares_memory(self, branch: str) -> bool:
+        return branch == "windows" and self.settings.window_memory == WHOLE_IMAGE
 
     @property
     def looks_for(self) -> frozenset[str]:

@@ -72,9 +72,9 @@ class Features(NamedTuple):
         return self._replace(tokens=function(self.tokens), raw_tokens=raw, projected=projected)
 
 
-class FinalMaps(NamedTuple):
-    """A method's final maps of B images: of the whole images (M,B,G,G) and, where there are some, of their
-    tiles (M,B,H,W) and windows (M,B,G,G)."""
+class OfBranches(NamedTuple):
+    """A tensor of each of a detector's branches (models/branches.py): of whole images and, where it looks at
+    these too, of their tiles and local windows."""
 
     whole: Tensor
     tiles: Tensor | None = None

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.encoder import Encoder
-from models.features import Features, FinalMaps, ScoreMaps, Sizes
+from models.features import Features, OfBranches, ScoreMaps, Sizes
 from models.matching.candidates import UNRESTRICTED, Matching
 from models.matching.memory_bank import MemoryBank
 from models.methods.registry import MethodFacts
@@ -39,12 +39,12 @@ class Memory(Protocol):
 
 
 class Memories(NamedTuple):
-    """A method's memories of whole images, of their windows and of their tiles; None for views that it does
-    not use, and before it is fitted."""
+    """A method's memory in each branch of a detector; None in those that it does not use, and before it is
+    fitted."""
 
     whole: Memory | None = None
-    windows: Memory | None = None
     tiles: Memory | None = None
+    windows: Memory | None = None
 
     @property
     def all(self) -> list[Memory]:
@@ -217,8 +217,9 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         fine = smoothed(resized(tiles, side), TILE_SIGMA)
         return self.summarise((resized(maps, side) + fine) / 2)
 
-    def combine(self, maps: FinalMaps, side: int) -> ScoreMaps:
-        """Final maps of B images -> maps (B,side,side) and raw scores."""
+    def combine(self, maps: OfBranches, side: int) -> ScoreMaps:
+        """Final maps of B images, of whole ones (M,B,G,G), tiles (M,B,H,W) and windows (M,B,G,G) -> maps
+        (B,side,side) and raw scores."""
         if maps.tiles is not None:
             base, score = self.with_tiles(maps.whole, maps.tiles, side)
         else:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.branches import Query
 from models.detector import Detector
-from models.features import EMBEDDING, TOP1_SHARE, Features, FinalMaps, ScoreMaps
+from models.features import EMBEDDING, TOP1_SHARE, Features, OfBranches, ScoreMaps
 from models.matching.candidates import UNRESTRICTED, Matching, PerWindowTopK, SharedTopK
 from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.views.sliding_windows import WindowGrid
@@ -152,18 +153,20 @@ class DetectorGraph(nn.Module):
         if detector.windows is None:
             return detector(self.views_of(pixels), GraphMatching())
         memory = detector.memories.whole
-        features = method.features(detector.encode, self.views_of(pixels), memory)
-        raw = detector.whole.raw_maps(method, features, memory, GraphMatching())
+        views = self.views_of(pixels)
+        features = method.features(detector.encode, views, memory)
+        query = Query(views, features, GraphMatching())
+        raw = detector.whole.raw_maps(method, detector.encode, memory, query)
         of_windows = self._raw_window_maps(pixels, detector.windows.grid)
         whole, windows = map(detector.counted_final, (raw, of_windows))
-        return method.combine(FinalMaps(whole, windows=windows), detector.side)
+        return method.combine(OfBranches(whole, windows=windows), detector.side)
 
     def _raw_window_maps(self, pixels: Tensor, grid: WindowGrid) -> Tensor:
         """Images (B,3,S,S) uint8 -> raw maps stitched from all their windows (M,B,G,G)."""
         detector, method = self.detector, self.detector.method
         windows = grid.cut(pixels, detector.backbone.patch_size).flatten(0, 1)
         features = detector.backbone.encode(windows, method.want | self.match.match.want)
-        raw = method.raw_maps(features, detector.window_memory, self.match)
+        raw = method.raw_maps(features, detector.memory_of("windows"), self.match)
         return self.stitch(raw.unflatten(1, (-1, len(grid))))
 
 

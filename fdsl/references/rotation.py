@@ -13,7 +13,8 @@ from torch import Tensor
 from data.region_of_interest import own_roi
 from data.variants import rotated, rotated_inside, rotated_places
 from fdsl.scoring import Scorer
-from models.detector import Detector, Inside
+from models.detector import Detector
+from models.features import OfBranches
 from models.matching.candidates import Masked
 from models.matching.memory_bank import nearest_of
 from models.views.counted_patches import counting
@@ -50,7 +51,7 @@ def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations
     return int(rotations)
 
 
-def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations: int) -> Inside:
+def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations: int) -> OfBranches:
     """The patches of the rotated copies that show the photographs, inside the region of interest."""
     side = detector.grid
 
@@ -66,10 +67,10 @@ def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations:
     def masks(layout: TileLayout | None) -> Tensor:
         return torch.stack([torch.from_numpy(mask(photo, layout)) for photo in photographs])
 
-    return Inside(masks(None), None if detector.layout is None else masks(detector.layout))
+    return OfBranches(masks(None), None if detector.layout is None else masks(detector.layout))
 
 
-def in_bank(detector: Detector, photographs: Sequence[Image.Image], rotations: int) -> Inside:
+def in_bank(detector: Detector, photographs: Sequence[Image.Image], rotations: int) -> OfBranches:
     """The patches that the memory bank holds: of each reference all, of its rotated copies those that show
     the photograph and lie on the dark squares of a chessboard. Neighbouring patches are similar, so half of
     them give nearly the same distances in half the time (docs/measurements.md)."""
@@ -85,7 +86,7 @@ def in_bank(detector: Detector, photographs: Sequence[Image.Image], rotations: i
     windows = None
     if detector.windows is not None and (detector.counted.roi is not None or has_own_roi(photographs)):
         windows = whole[..., detector.windows.grid.seen.flatten()]
-    return Inside(thinned(whole), None if tiles is None else thinned(tiles), windows)
+    return OfBranches(thinned(whole), None if tiles is None else thinned(tiles), windows)
 
 
 def has_own_roi(photographs: Sequence[Image.Image]) -> bool:

@@ -231,7 +231,7 @@ class Batch(BatchFacts, Method[BatchMemory]):
 
     def take_test_images(self, seen: Iterable[Seen], count: int) -> Memories:
         whole, tiles = memories_of(seen, count)
-        return Memories(whole, tiles=tiles)
+        return Memories(whole, tiles)
 
     def features(self, encode: Encoder, views: Views, memory: BatchMemory | None) -> Features:
         return stored_or_encoded(encode, views, memory)

@@ -152,7 +152,7 @@ def test_windows_can_be_matched_with_whole_images(tiny_backbone, photos, size, s
     settings = WindowConfig("mul", size, stride, 0.3, window_memory="image")
     detector = Detector(tiny_backbone, method, SIDE, windows=settings)
     detector.fit(photos[:2])
-    assert detector.window_memory is detector.memories.whole
+    assert detector.memory_of("windows") is detector.memories.whole
     maps = method.maps_of(raw_window_maps(detector, photos[2:3]))
     images = normalised(tiny_backbone, photos)
     raw, refined = plain.window_maps(
@@ -522,7 +522,8 @@ def test_the_bank_of_fewer_references_begins_that_of_more(tiny_configs, photos, 
     more.fit(photos[:4])
     more.memories = more.memories.matching_once()
     cut.memories = more.memories.beginning(2, 4)
-    for one, other in ((few.memories.whole, cut.memories.whole), (few.window_memory, cut.window_memory)):
+    for name in ("whole", "windows"):
+        one, other = few.memory_of(name), cut.memory_of(name)
         assert torch.equal(one.mean, other.mean) and torch.equal(one.centred, other.centred)
         assert (one.keys is None and other.keys is None) or torch.equal(one.keys, other.keys)
         assert one.photographs == other.photographs == 2

@@ -92,7 +92,7 @@ def close(found, golden, tied=None):
 def tied_window_patches(case):
     """(L,G,G) bool: patches of the window maps that a tie in matching reaches; checked to be a minor part."""
     detector = case.detector
-    windows, bank = detector.windows, detector.window_memory
+    windows, bank = detector.windows, detector.memory_of("windows")
     encoded = windows.encoded(detector.encode, Views(case.image[None]), windows.match.want)
     parts = list(windows.match.over(encoded))
     if detector.settings.index_memory == "1":

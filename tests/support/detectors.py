@@ -3,6 +3,7 @@
 import torch
 
 from fdsl.api import AnomalyDetector
+from models.branches import Query
 from utils.views import Views
 
 
@@ -24,7 +25,7 @@ def final_tile_maps(detector, views):
 def raw_window_maps(detector, images):
     """Images (B,3,S,S) -> raw maps stitched from windows, where none lies those of the whole images
     (M,B,G,G)."""
-    raw, method = detector.raw_maps(images), detector.method
-    how = method, detector.encode, Views(images), detector.window_memory, None
+    raw, method, views = detector.raw_maps(images), detector.method, Views(images)
+    query = Query(views, None, None, raw, method.refine(raw))
     with torch.no_grad():
-        return detector.windows.of_images(*how, raw, method.refine(raw))
+        return detector.windows.raw_maps(method, detector.encode, detector.memory_of("windows"), query)

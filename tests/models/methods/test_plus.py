@@ -209,14 +209,14 @@ def test_photographs_are_counted_by_resized_windows_too(tiny_backbone, photos, e
     detector = detector_of(tiny_backbone, windows=WindowConfig("mul", 4, 4, win_zip=encoded))
     detector.at_once.patches = 2 * encoded**2
     detector.fit(photos[:3])
-    assert detector.window_memory.bank.photographs == 3
+    assert detector.memory_of("windows").bank.photographs == 3
 
 
 def test_windows_have_a_memory_of_their_own(tiny_backbone, photos):
     detector = detector_of(tiny_backbone, windows=WindowConfig("mul", 4, 4))
     detector.at_once.patches = 2 * 16  # two windows at once: a photograph comes in parts
     detector.fit(photos[:2])
-    assert detector.window_memory.bank.photographs == 2
+    assert detector.memory_of("windows").bank.photographs == 2
     cuts = [detector.windows.grid.cut(photo, PATCH) for photo in photos[:3]]
     tokens = [np.stack([tokens_of(tiny_backbone, window) for window in cut], axis=1) for cut in cuts]
     found = detector(photos[2:3]).window[0]
