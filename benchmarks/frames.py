@@ -29,7 +29,7 @@ if __package__ in (None, ""):
 from benchmarks.products import catalogues
 from benchmarks.shared import described
 from data.images import open_image
-from data.tensors import image_to_pixels
+from data.photographs import image_to_pixels
 from fdsl.references.fitted_references import Thumbnail
 from utils.arguments import whole
 from utils.command import run_command

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from benchmarks.products import Product, Row, backbones_of, catalogues, read_rows, write_row
 from data.images import open_image
+from data.photographs import views_of
 from data.records import sample_references
-from data.tensors import views_of
 from fdsl.api import AnomalyDetector
 from fdsl.config.run_config import FittedConfig, RunConfig
 from fdsl.factory import build_detector, detector_config

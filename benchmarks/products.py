@@ -16,10 +16,10 @@ from tabulate import tabulate
 
 from benchmarks.shared import described
 from data.catalogue import open_catalogue
-from data.datasets import DATASETS
-from data.images import open_image, open_mask
-from data.records import Catalogue, Record, without_references
-from data.tensors import mask_to_tensor, views_of
+from data.images import open_image
+from data.masks import open_mask
+from data.photographs import mask_to_tensor, views_of
+from data.records import DATASETS, Catalogue, Record, without_references
 from fdsl.config.resolve import backbone_config
 from fdsl.flags.groups import add_options
 from utils.arguments import whole

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as paired
 
-from data.tensors import image_to_pixels, mask_to_tensor
+from data.photographs import image_to_pixels, mask_to_tensor
 
 SMALL_CROP_PROBABILITY = 0.6  # of a defective image's crops
 NORMAL_CROP_PROBABILITY = 0.5

@@ -1,15 +1,19 @@
-"""Datasets opened by name, and their counts as a table."""
+"""Datasets opened by name, their counts as a table, and checks of their files."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tabulate import tabulate
+from tqdm import tqdm
 
-from data.datasets import DATASETS, Counts, layout_of
+from data.images import image_size
+from data.masks import content_doubt, open_mask, rotation_doubt, size_doubt
 from data.meta import read_meta
-from data.records import Catalogue, Record
+from data.records import DATASETS, Catalogue, Counts, Record, layout_of
 from utils.errors import DataError
 from utils.log import warn
 from utils.text import natural_key, printable
@@ -105,3 +109,79 @@ def _category_rows(catalogue: Catalogue, category: str, counts: Counts | None, u
     if counts is None:
         rows[0][-1] = unofficial
     return rows
+
+
+CHECKING_THREADS = 8
+
+
+def check_catalogue(
+    catalogue: Catalogue, decode: bool = True, need_masks: bool = True, progress: bool = False
+) -> list[str]:
+    """One sentence per problem, in the catalogue's order: categories without normal or test images, files
+    that are missing or cannot be opened, defects without a mask, masks that are empty or of another size than
+    their image.
+
+    decode=False reads only the images' headers (masks are always decoded); need_masks=False accepts a kind
+    of defect that has no mask at all. Nothing raises, nothing is changed.
+    """
+    problems = list(catalogue.unused)
+    for category in catalogue.categories:
+        (_, train), (_, test) = catalogue.splits(category)
+        if not any(not record.anomalous for record in train):
+            problems.append(
+                f"category {printable(category)}: no normal training image, so no reference can be sampled"
+            )
+        if not test:
+            problems.append(f"category {printable(category)}: no test image")
+    records = list(
+        dict.fromkeys(r for c in catalogue.categories for _, part in catalogue.splits(c) for r in part)
+    )
+    masked = {(r.category, r.defect) for r in records if need_masks or r.mask_path}
+    with ThreadPoolExecutor(CHECKING_THREADS) as pool:
+        checks = pool.map(
+            lambda r: _check_record(catalogue.root, r, decode, (r.category, r.defect) in masked), records
+        )
+        for sentences in tqdm(
+            checks, "checking", len(records), unit="img", disable=not progress, leave=False
+        ):
+            problems += sentences
+    return problems
+
+
+def _check_record(root: Path, record: Record, decode: bool, need_mask: bool) -> list[str]:
+    problems, size = [], None
+    try:
+        size = image_size(root / record.image_path, decode)
+    except DataError as error:
+        problems.append(str(error))
+    if record.anomalous and not record.mask_path and need_mask:
+        problems.append(f"{printable(root / record.image_path)}: anomalous image without a mask")
+    elif record.mask_path:
+        file = root / record.mask_path
+        try:
+            mask = open_mask(file)
+        except DataError as error:
+            return [*problems, f"mask of {printable(record.image_path)}: {error}"]
+        doubts = [content_doubt(mask)]
+        if size is not None:
+            doubts.append(size_doubt(mask.size, size) or rotation_doubt(file, root / record.image_path))
+        problems += [f"{printable(file)}: {doubt}" for doubt in doubts if doubt]
+    return problems
+
+
+def find_duplicates(root: Path, references: Iterable[Record], records: Iterable[Record]) -> list[str]:
+    """One sentence per test image whose file is, byte for byte, one of the references; unreadable files are
+    skipped."""
+
+    def size(record: Record) -> int | None:
+        path = root / record.image_path
+        return path.stat().st_size if path.is_file() else None
+
+    by_content = {(root / r.image_path).read_bytes(): r for r in references if size(r)}
+    sizes = {len(content) for content in by_content}
+    twins = ((r, by_content.get((root / r.image_path).read_bytes())) for r in records if size(r) in sizes)
+    return [
+        f"{printable(root / r.image_path)}: the same file as the reference {printable(twin.image_path)}"
+        for r, twin in twins
+        if twin
+    ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.listing import list_folders, list_images
-from data.masks import is_mask_folder, key, masks_in, masks_next_to, of_same_name
+from data.masks import is_mask_folder, key, masks_in, masks_next_to, of_same_name, open_mask
 from data.records import Record
 from utils.errors import DataError
 from utils.text import natural_key, printable
@@ -148,8 +148,6 @@ def _folders_with_images(root: Path, folder: str, above: tuple[str, ...]) -> lis
 def _records_of_loose(root: Path, prefix: str, category: str, reading: CategoryReading) -> list[Record]:
     """Records of the photographs directly in root/prefix with a mask next to them; a black mask means
     normal."""
-    from data.images import open_mask
-
     names = list_images(root / prefix)
     marked = masks_next_to(names)
     own = {photo: mask for mask, photo in marked.items()}

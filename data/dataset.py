@@ -20,11 +20,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from data.augment import chance, mosaic, random_crop
-from data.images import mask_files, open_image, open_mask
-from data.photographs import AS_IT_IS, PhotographReader
+from data.images import open_image
+from data.masks import mask_files, open_mask
+from data.photographs import AS_IT_IS, PhotographReader, image_to_pixels, mask_to_tensor, views_of
 from data.records import Record, stable_seed, with_masks
 from data.synthetic import add_defect
-from data.tensors import image_to_pixels, mask_to_tensor, views_of
 from utils.config import AUGMENTATIONS, SYNTHETIC
 from utils.errors import DataError
 from utils.limits import allow_pixels, most_pixels

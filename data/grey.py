@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from data.images import is_wide, open_wide
-from utils.grey_range import FEW_LEVELS, GreyRange
+from utils.limits import GreyRange
 
 logger = logging.getLogger("fdsl")
 NARROW = 8  # a band of values this many times narrower than its nominal range becomes the range,
@@ -22,6 +22,7 @@ MARGIN = 0.1  # widened below and above by this share of it
 SIGNED_TOPS = (0.5, 1.0)  # floats about zero: of v - 0.5, and of 2 v - 1, where v runs from 0 to 1
 SIGNED_BITS = (8, 10, 12, 14, 16)
 LOPSIDED = 4  # a signed range reaches at most so many times farther on one side of zero than on the other
+FEW_LEVELS = 32  # an image with fewer grey levels hides defects in its steps
 LEVELS = 255  # steps between black and white of 8 bits
 DARKEST = 16  # the level that the lowest value has at most, where more than half of the levels are seen
 OFF_STEP = 0.02  # of a step: values that are 8 bits on another scale lie at most so far from a whole number

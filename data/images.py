@@ -1,25 +1,30 @@
-"""Image and mask files as RGB and as arrays, whatever their mode, depth and orientation. Without PyTorch:
-deploy/ uses it."""
+"""Image files as RGB and as arrays, whatever their mode, depth and orientation. Without PyTorch: deploy/ uses
+it. HEIC photographs, as telephones take them, are read where the package pillow-heif is installed."""
 
 import errno
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from data.heif import HEIF_SUFFIXES, HOW, can_read_heif
 from utils.archives import facts_of, is_file, opened
 from utils.errors import DataError
-from utils.grey_range import GreyRange
-from utils.limits import most_pixels
+from utils.limits import GreyRange, most_pixels
 from utils.live_sources import CLIPS, OF_CLIP
 from utils.text import printable
 from utils.tile_layout import Crops
 
 STRIP = 2**20  # pixels that are scaled at once
-HEIF = can_read_heif()
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+HOW = "install pillow-heif (pip install pillow-heif), or convert it to PNG or JPEG"
+try:
+    importlib.import_module("pillow_heif").register_heif_opener()
+    HEIF = True
+except (ImportError, OSError, AttributeError):  # the package or its library is missing
+    HEIF = False
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", *(("HEIF",) if HEIF else ()))
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 IMAGE_SUFFIXES = frozenset(
@@ -38,7 +43,7 @@ ROTATIONS = {
 }
 SWAPPED_SIDES = (5, 6, 7, 8)
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit: `_opened` checks `most_pixels` instead
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit: `opened_image` checks `most_pixels` instead
 
 
 def open_image(path: str | Path, grey: GreyRange | None = None) -> Image.Image:
@@ -48,14 +53,14 @@ def open_image(path: str | Path, grey: GreyRange | None = None) -> Image.Image:
     integers and floats by `_own_range`. Transparency is laid on white. Raises DataError for a file that is
     missing, no image, damaged or of more than `most_pixels`.
     """
-    with _opened(path) as image:
+    with opened_image(path) as image:
         return to_rgb(upright(image), grey)
 
 
 def open_wide(path: str | Path) -> np.ndarray | None:
     """The unscaled grey values (H,W) of a photograph of more than 8 bits; None for any other, whose pixels
     are not read. DataError as from open_image."""
-    with _opened(path) as image:
+    with opened_image(path) as image:
         return np.asarray(upright(image)) if is_wide(image) else None
 
 
@@ -63,7 +68,7 @@ def pages_left_out(path: str | Path) -> int:
     """The number of pages of a TIFF file after its first, which are not read; 0 for other files."""
     if Path(path).suffix.lower() not in (".tif", ".tiff"):
         return 0
-    with _opened(path) as image:
+    with opened_image(path) as image:
         return int(getattr(image, "n_frames", 1)) - 1
 
 
@@ -72,58 +77,9 @@ def is_wide(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def open_mask(path: str | Path) -> Image.Image:
-    """The mask as "L", 0 or 255: every pixel that is not zero (black, transparent) is defect, however small
-    its value.
-
-    Palette masks are read by index where index 0 is black, else by colour. In JPEG masks that reach half of
-    full scale a defect begins there, since compression leaves noise at edges. The masks in a folder are
-    joined. Raises DataError as open_image does.
-    """
-    if Path(path).is_dir():
-        return _joined_mask(Path(path))
-    with _opened(path) as image:
-        lossy = image.format in ("JPEG", "MPO")
-        values = _mask_values(upright(image))
-        least = 128 if lossy and values.max() >= 128 else 1
-        defect = values >= least if values.dtype == np.uint8 else values != 0
-        return Image.fromarray(np.where(defect, np.uint8(255), np.uint8(0)))
-
-
-def mask_values(path: str | Path) -> np.ndarray:
-    """The numbers (H,W) in one mask file, upright, as they are. DataError as from open_image."""
-    with _opened(path) as image:
-        return _mask_values(upright(image))
-
-
-def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
-    """A warning, with the cure, where the (width, height) of a mask differs from its upright photograph's;
-    "" where they are the same."""
-    if mask == photo:
-        return ""
-    swapped = mask[0] * photo[0] == mask[1] * photo[1]
-    cure = "rotate it upright, as EXIF data rotate the photograph" if swapped else "mark it again"
-    return "mask of {}x{} px for an image of {}x{} px; {}".format(*mask, *photo, cure)
-
-
-def rotation_doubt(mask: Path, photo: Path) -> str:
-    """A warning where EXIF data rotate the photograph, its mask has none, and their equal sizes do not reveal
-    it; "" otherwise, and for a folder of masks."""
-    if mask.is_dir() or (rotation := orientation(photo)) not in ROTATIONS:
-        return ""
-    width, height = image_size(photo, False)
-    revealed_by_size = rotation in SWAPPED_SIDES and width != height
-    if revealed_by_size or orientation(mask) != UPRIGHT:
-        return ""
-    return (
-        f"EXIF data of its image {printable(photo.name)} mean {ROTATIONS[rotation]}, and the mask has none; "
-        "check that it was marked on the upright image"
-    )
-
-
 def orientation(path: Path) -> int:
     """The EXIF orientation of an image file, 1 to 8; 1 where it has none. DataError as from open_image."""
-    with _opened(path) as image:
+    with opened_image(path) as image:
         return _orientation_of(image)
 
 
@@ -137,56 +93,22 @@ def _orientation_of(image: Image.Image) -> int:
     return value if value in ROTATIONS else UPRIGHT
 
 
-def mask_files(path: Path) -> list[Path]:
-    """The files of a mask: itself, or those in a folder of masks, in order."""
-    if not path.is_dir():
-        return [path]
-    return sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
-
-
-def _joined_mask(folder: Path) -> Image.Image:
-    """The union of the masks in a folder; DataError where there is none, or their sizes differ."""
-    files = mask_files(folder)
-    if not files:
-        raise DataError(
-            f"{printable(folder)}: is not a file and holds no mask; put the masks of one photograph into it"
-        )
-    joined = open_mask(files[0])
-    for file in files[1:]:
-        mask = open_mask(file)
-        if mask.size != joined.size:
-            raise DataError(
-                f"{printable(file)}: has another size than the other masks of its photograph; put the right "
-                "mask there"
-            )
-        joined = ImageChops.lighter(joined, mask)
-    return joined
-
-
 def image_size(path: str | Path, decode: bool = False) -> tuple[int, int]:
     """(width, height) of the upright image; decode=True also decodes every pixel. DataError as from
     open_image."""
-    with _opened(path) as image:
+    with opened_image(path) as image:
         if decode or image.format == "TIFF":  # Pillow rotates a TIFF only when it loads it
             return upright(image).size
         return image.size[::-1] if _orientation_of(image) in SWAPPED_SIDES else image.size
 
 
-def image_to_array(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """(3, height, width) uint8: the RGB image resized by PIL's bicubic filter, its aspect ratio not kept."""
-    return np.stack(_resized_channels(_narrowed(image), width, height))
-
-
 def photograph_to_array(image: Image.Image, size: int, crops: Crops | None = None) -> np.ndarray:
-    """What a detector takes: the resized image (3,size,size) uint8; with tiles (1+T,3,size,size), first the
-    whole image and then its tiles, cut from the image resized to `crops.width` x `crops.height`."""
-    if crops is None:
-        return image_to_array(image, size, size)
+    """What a detector takes: the RGB image (3,size,size) uint8, resized by PIL's bicubic filter, its aspect
+    ratio not kept; with tiles (1+T,3,size,size), first the whole image and then its tiles, cut from the image
+    resized to `crops.width` x `crops.height`."""
     image = _narrowed(image)
+    if crops is None:
+        return np.stack(_resized_channels(image, size, size))
     views = np.empty((1 + len(crops.origins), 3, size, size), np.uint8)
     views[0] = _resized_channels(image, size, size)
     for channel, large in enumerate(_resized_channels(image, crops.width, crops.height)):
@@ -228,7 +150,7 @@ def refuse_large(width: int, height: int, name: str) -> None:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def opened_image(path: str | Path) -> Iterator[Image.Image]:
     """The file with its header read and its size checked; whatever decoders raise inside becomes a
     DataError."""
     name = printable(path)
@@ -315,19 +237,3 @@ def _to_eight_bits(values: np.ndarray, grey: GreyRange) -> np.ndarray:
             raise ValueError("it holds values that are not finite numbers")
         scaled[start : start + rows] = np.clip(np.rint((strip - grey.low) * scale), 0, 255)
     return scaled
-
-
-def _mask_values(image: Image.Image) -> np.ndarray:
-    """(H,W) numbers, zero where the mask is normal; nothing is scaled, so small class numbers survive."""
-    if image.mode == "P":
-        black_first = not any((image.getpalette("RGB") or [0, 0, 0])[:3])
-        if black_first:
-            return np.asarray(image)
-    if image.mode == "1":
-        return np.asarray(image).astype(np.uint8)
-    if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
-        return np.asarray(image)
-    if image.has_transparency_data:
-        rgba = np.asarray(image.convert("RGBA"))
-        return np.where(rgba[..., 3] > 0, rgba[..., :3].max(axis=2), np.uint8(0))
-    return np.asarray(image.convert("RGB")).max(axis=2)

@@ -6,8 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from data.heif import HEIF_SUFFIXES, HOW
-from data.images import IMAGE_SUFFIXES
+from data.images import HEIF_SUFFIXES, HOW, IMAGE_SUFFIXES
 from utils.errors import DataError
 from utils.live_sources import CLIPS, OF_CLIP
 from utils.text import natural_key, printable

@@ -1,4 +1,5 @@
-"""Pairs masks with photographs, by the names that people and public datasets give them."""
+"""Masks: which belongs to which photograph, by the names that people and public datasets give them; and their
+files as arrays."""
 
 from __future__ import annotations
 
@@ -7,8 +8,24 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.listing import list_folders, list_images
+import numpy as np
+from PIL import Image, ImageChops
 
+from data.images import (
+    IMAGE_SUFFIXES,
+    ROTATIONS,
+    SWAPPED_SIDES,
+    UPRIGHT,
+    image_size,
+    opened_image,
+    orientation,
+    upright,
+)
+from data.listing import list_folders, list_images
+from utils.errors import DataError
+from utils.text import printable
+
+MOST_DEFECT = 0.6  # of a mask, from which on it may be inverted
 MASK_FOLDERS = ("masks", "mask", "ground_truth", "groundtruth", "ground truth")
 # NAME_mask.png, NAME-gt.png, NAME_label.bmp, NAME.bm.png and, as labelling programs write, mask_NAME.png
 MARKED = re.compile(
@@ -35,7 +52,7 @@ def is_mask_folder(name: str) -> bool:
 def masks_in(root: Path, folder: str, with_folders: bool = True) -> dict[str, str]:
     """Key of a photograph's stem -> path of its mask relative to root, for the masks in root/folder. Marked
     names come before plain ones. `with_folders`: also folders named like a photograph, for the mask in one,
-    or with several masks for the folder itself, which `data.images.open_mask` joins."""
+    or with several masks for the folder itself, which `open_mask` joins."""
     if not (root / folder).is_dir():
         return {}
     names = list_images(root / folder)
@@ -72,3 +89,108 @@ def of_same_name(images: Iterable[str]) -> dict[str, str]:
         for name in images
         if Path(name).suffix.lower() == ".png" and key(Path(name).stem) in photos
     }
+
+
+def open_mask(path: str | Path) -> Image.Image:
+    """The mask as "L", 0 or 255: every pixel that is not zero (black, transparent) is defect, however small
+    its value.
+
+    Palette masks are read by index where index 0 is black, else by colour. In JPEG masks that reach half of
+    full scale a defect begins there, since compression leaves noise at edges. The masks in a folder are
+    joined. Raises DataError as open_image does.
+    """
+    if Path(path).is_dir():
+        return _joined_mask(Path(path))
+    with opened_image(path) as image:
+        lossy = image.format in ("JPEG", "MPO")
+        values = _mask_values(upright(image))
+        least = 128 if lossy and values.max() >= 128 else 1
+        defect = values >= least if values.dtype == np.uint8 else values != 0
+        return Image.fromarray(np.where(defect, np.uint8(255), np.uint8(0)))
+
+
+def mask_values(path: str | Path) -> np.ndarray:
+    """The numbers (H,W) in one mask file, upright, as they are. DataError as from open_image."""
+    with opened_image(path) as image:
+        return _mask_values(upright(image))
+
+
+def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
+    """A warning, with the cure, where the (width, height) of a mask differs from its upright photograph's;
+    "" where they are the same."""
+    if mask == photo:
+        return ""
+    swapped = mask[0] * photo[0] == mask[1] * photo[1]
+    cure = "rotate it upright, as EXIF data rotate the photograph" if swapped else "mark it again"
+    return "mask of {}x{} px for an image of {}x{} px; {}".format(*mask, *photo, cure)
+
+
+def content_doubt(mask: Image.Image) -> str:
+    """A warning about a defect's mask (as of `open_mask`) that is empty or nearly full; "" for any other."""
+    share = float(np.asarray(mask).mean()) / 255
+    if share == 0:
+        return "the mask of a defect is empty; if the defect was not marked, remove the mask"
+    if share > MOST_DEFECT:
+        return f"{share:.0%} of the mask is defect; if black marks the defect, invert the mask"
+    return ""
+
+
+def rotation_doubt(mask: Path, photo: Path) -> str:
+    """A warning where EXIF data rotate the photograph, its mask has none, and their equal sizes do not reveal
+    it; "" otherwise, and for a folder of masks."""
+    if mask.is_dir() or (rotation := orientation(photo)) not in ROTATIONS:
+        return ""
+    width, height = image_size(photo, False)
+    revealed_by_size = rotation in SWAPPED_SIDES and width != height
+    if revealed_by_size or orientation(mask) != UPRIGHT:
+        return ""
+    return (
+        f"EXIF data of its image {printable(photo.name)} mean {ROTATIONS[rotation]}, and the mask has none; "
+        "check that it was marked on the upright image"
+    )
+
+
+def mask_files(path: Path) -> list[Path]:
+    """The files of a mask: itself, or those in a folder of masks, in order."""
+    if not path.is_dir():
+        return [path]
+    return sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    )
+
+
+def _joined_mask(folder: Path) -> Image.Image:
+    """The union of the masks in a folder; DataError where there is none, or their sizes differ."""
+    files = mask_files(folder)
+    if not files:
+        raise DataError(
+            f"{printable(folder)}: is not a file and holds no mask; put the masks of one photograph into it"
+        )
+    joined = open_mask(files[0])
+    for file in files[1:]:
+        mask = open_mask(file)
+        if mask.size != joined.size:
+            raise DataError(
+                f"{printable(file)}: has another size than the other masks of its photograph; put the right "
+                "mask there"
+            )
+        joined = ImageChops.lighter(joined, mask)
+    return joined
+
+
+def _mask_values(image: Image.Image) -> np.ndarray:
+    """(H,W) numbers, zero where the mask is normal; nothing is scaled, so small class numbers survive."""
+    if image.mode == "P":
+        black_first = not any((image.getpalette("RGB") or [0, 0, 0])[:3])
+        if black_first:
+            return np.asarray(image)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
+        return np.asarray(image)
+    if image.has_transparency_data:
+        rgba = np.asarray(image.convert("RGBA"))
+        return np.where(rgba[..., 3] > 0, rgba[..., :3].max(axis=2), np.uint8(0))
+    return np.asarray(image.convert("RGB")).max(axis=2)

@@ -12,9 +12,8 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import folder
-from data.datasets import Layout
 from data.prepare import run_script
-from data.records import Catalogue
+from data.records import Catalogue, Layout
 from utils.command import run_command
 
 # Normal training, normal test and anomalous test images (Bergmann et al., CVPR 2019, table 1).

@@ -1,4 +1,5 @@
-"""RGB photographs: from paths, PIL images, arrays and tensors, and from files read ahead by threads."""
+"""RGB photographs: from paths, PIL images, arrays and tensors, and from files read ahead by threads; and what
+a detector takes of them, tensors."""
 
 from __future__ import annotations
 
@@ -19,16 +20,15 @@ import torch
 from PIL import Image
 
 from data.grey import doubts_of, find_range
-from data.images import open_image, pages_left_out, refuse_large, to_rgb, upright
+from data.images import open_image, pages_left_out, photograph_to_array, refuse_large, to_rgb, upright
 from data.inputs import Listed, list_images
 from data.normalised import Normalisation, find_normalisation
-from data.region_of_interest import MaskFolders
-from data.tensors import views_of
+from data.region_of_interest import MaskFolders, own_roi
 from utils.ahead import computed_ahead
 from utils.archives import is_file
 from utils.errors import DataError
 from utils.files import Stamp, stamp_of
-from utils.grey_range import GreyRange
+from utils.limits import GreyRange
 from utils.text import one_line, printable
 from utils.tile_layout import TileLayout
 from utils.views import Views
@@ -216,3 +216,28 @@ def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items; the last may be shorter."""
     source = iter(items)
     return iter(lambda: list(islice(source, min(size, sys.maxsize))), [])
+
+
+def image_to_pixels(image: Image.Image, size: int) -> torch.Tensor:
+    """(3, size, size) uint8: the image resized by PIL's bicubic filter, its aspect ratio not kept."""
+    return torch.from_numpy(photograph_to_array(image, size))
+
+
+def views_of(image: Image.Image, size: int, layout: TileLayout | None = None) -> Views:
+    """One photograph as a detector takes it: resized to size x size, with its tiles in a `layout`, and with
+    its own mask where it has one."""
+    pixels = torch.from_numpy(photograph_to_array(image, size, layout and layout.crops))[None]
+    whole, tiles = (pixels, None) if layout is None else (pixels[:, 0], pixels[:, 1:])
+    roi = own_roi(image)
+    return Views(whole, tiles, None if roi is None else torch.from_numpy(roi)[None])
+
+
+def mask_to_tensor(mask: Image.Image | None, size: int) -> torch.Tensor:
+    """(1, size, size) float32 of 0 and 1: resized by PIL's bilinear filter, defect above half of full scale.
+
+    None, the mask of a normal image, gives zeros.
+    """
+    if mask is None:
+        return torch.zeros(1, size, size)
+    resized = mask.resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(resized) > 127.5).float().unsqueeze(0)

@@ -4,10 +4,9 @@ import inspect
 import sys
 from pathlib import Path
 
-from data.catalogue import describe_catalogue
-from data.check import check_catalogue
-from data.datasets import Layout
+from data.catalogue import check_catalogue, describe_catalogue
 from data.meta import write_meta
+from data.records import Layout
 from utils.command_line import CommandLine
 from utils.console import put_line
 from utils.errors import DataError

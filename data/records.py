@@ -1,10 +1,12 @@
-"""Records of labelled images, the catalogue of a dataset, and the sampling of its references."""
+"""Records of labelled images, the catalogue of a dataset, the sampling of its references, and what the module
+of each dataset declares. How to add one: docs/extending.md."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from utils.errors import DataError
@@ -92,3 +94,27 @@ def without_references(records: Iterable[Record], references: Iterable[Record]) 
 def with_masks(records: Iterable[Record]) -> list[Record]:
     """The records with pixel labels, for training and pixel metrics: normal ones, and defects with a mask."""
     return [record for record in records if record.mask_path or not record.anomalous]
+
+
+DATASETS = ("mvtec", "visa", "folder")
+Counts = tuple[int, int, int]  # normal training, normal test and anomalous test images
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a dataset's files become a catalogue, and what is expected of them.
+
+    name: as `--dataset` takes it. scan: from the root folder to the catalogue; raises DataError. official:
+    category -> counts of the published dataset, if any. needs_masks: whether a defect without a mask is a
+    fault.
+    """
+
+    name: str
+    scan: Callable[..., Catalogue]
+    official: Mapping[str, Counts] = field(default_factory=dict)
+    needs_masks: bool = True
+
+
+def layout_of(name: str) -> Layout:
+    """The layout of data/NAME.py, one of DATASETS."""
+    return import_module(f"data.{name}").LAYOUT

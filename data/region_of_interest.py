@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.images import IMAGE_SUFFIXES, image_size, open_image, rotation_doubt, size_doubt
-from data.masks import key
+from data.images import IMAGE_SUFFIXES, image_size, open_image
+from data.masks import key, rotation_doubt, size_doubt
 from utils.config import MethodConfig
 from utils.errors import ConfigError, DataError
 from utils.files import content_digest

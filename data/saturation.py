@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.images import mask_files, mask_values
+from data.masks import mask_files, mask_values
 from data.records import Record
 from utils.errors import DataError
 from utils.files import read_json

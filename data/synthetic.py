@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from data.augment import chance
-from data.tensors import mask_to_tensor
+from data.photographs import mask_to_tensor
 
 SMALLEST, LARGEST = 0.0005, 0.08  # of the photograph's area
 OPACITY = 0.5, 1.0  # of the filling, from and to

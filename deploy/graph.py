@@ -16,9 +16,9 @@ from deploy.metadata import FIELDS, LARGEST_SIDE, OF_TILES, read_fields
 from deploy.numpy_boxes import find_boxes
 from utils.errors import ConfigError, DataError
 from utils.files import parsed_json
-from utils.grey_range import GreyRange
 from utils.hot_regions import Box, upsample
 from utils.image_statistics import reason_of, reason_of_map, statistics_of
+from utils.limits import GreyRange
 from utils.numbers import percentile_of
 from utils.onnx_bytes import checksum_of, require_sealed
 from utils.text import one_line, printable

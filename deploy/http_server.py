@@ -19,8 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 from deploy.service import Refusal, Service
 from utils.command import unexpected
 from utils.errors import ConfigError, DataError
-from utils.listening import is_own_host
-from utils.text import as_key, one_line, printable
+from utils.text import as_key, is_own_host, one_line, printable
 
 logger = logging.getLogger("fdsl")
 MOST_CONNECTIONS = 64

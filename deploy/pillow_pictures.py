@@ -13,8 +13,7 @@ from PIL import Image, ImageChops, ImageFilter
 
 from deploy.numpy_boxes import mask_of
 from utils.files import write_bytes
-from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
-from utils.hot_regions import upsample
+from utils.hot_regions import GREY_FLOOR, TOP, heat_tables, upsample
 
 if TYPE_CHECKING:
     from deploy.graph import Graph, Result

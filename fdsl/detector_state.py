@@ -27,8 +27,8 @@ from models.methods.batch import BatchMemory
 from utils.config import MethodConfig
 from utils.errors import ConfigError, ModelError, is_out_of_memory
 from utils.files import remove_leftovers
-from utils.grey_range import GreyRange
 from utils.image_statistics import PER_IMAGE
+from utils.limits import GreyRange
 from utils.options import as_stored
 from utils.text import one_line, printable
 from utils.tile_layout import TileLayout

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from data.tensors import views_of
+from data.photographs import views_of
 from models.detector import Detector
 from models.features import TOP1_SHARE, OfBranches, ScoreMaps, join_score_maps
 from models.matching.candidates import Matching

@@ -9,7 +9,7 @@ import socket
 from flask import Flask, abort, redirect, request
 from werkzeug.wrappers import Response
 
-from utils.listening import is_own_host
+from utils.text import is_own_host
 
 COOKIE = "fdsl"  # holds the token's digest
 HEADERS = {

@@ -13,7 +13,7 @@ from PIL import Image
 from data.images import open_image
 from data.masks import key, unmarked
 from utils.errors import DataError
-from utils.grey_range import GreyRange
+from utils.limits import GreyRange
 from utils.text import printable
 
 NAME_LENGTH = 200

@@ -119,7 +119,7 @@ class MethodConfig(Options):
     """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
     components (`Method.components`) are left out, and whether mutual scoring of the test images or text is
     added. roi, ignore: masks of what is evaluated, and of what is not (data/region_of_interest.py).
-    grey_range: of images of more than 8 bits (utils/grey_range.py).
+    grey_range: of images of more than 8 bits (utils/limits.py).
     object (or BY_CATEGORY), normal_words, damaged_words: the text prompts (models/backbones/text/prompts.py);
     none: the usual words."""
 

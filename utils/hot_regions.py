@@ -1,5 +1,5 @@
 """The boxes of an anomaly map's hot regions, which OpenCV (fdsl/inspection/regions.py) or NumPy
-(deploy/numpy_boxes.py) labels."""
+(deploy/numpy_boxes.py) labels; and the colours of heat maps, the same in all pictures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ MOST_BOXES = 10
 MOST_SUMMITS = 40  # hot regions that are boxed or passed over
 HALF = 0.5  # a region's box bounds what lies above this share of its own height
 SMALLEST_SHARE = 5e-4  # regions below this share of the photograph are not boxed, the hottest excepted
+TOP = 2.0
+STOPS = ((255, 200, 0), (255, 140, 0), (240, 40, 20), (225, 0, 70), (220, 0, 140))  # RGB, evenly up to TOP
+OPACITY = 0.75  # the defect shows through
+GREY_FLOOR = 36  # of the photograph below, so that a black product can be seen
 
 Summit = tuple[float, int, int]  # value, row, column
 
@@ -123,3 +127,16 @@ def _neighbours(length: int, points: int) -> tuple[np.ndarray, np.ndarray, np.nd
     position = np.linspace(0, points - 1, length)
     left = np.floor(position).astype(int)
     return left, np.minimum(left + 1, points - 1), (position - left).astype(np.float32)
+
+
+def heat_tables() -> tuple[np.ndarray, np.ndarray]:
+    """A map value is transparent up to a scale's low end and at full opacity from its high end on; beyond it
+    only the colour changes, up to TOP times the span.
+
+    For shades of heat 0..255, TOP at the end: the colour times its opacity (256,3) uint8, and the weight of
+    the photograph below (256,) uint8, of 255."""
+    height = np.linspace(0, TOP, 256)
+    opacity = OPACITY * np.minimum(1, height)
+    places = np.linspace(0, TOP, len(STOPS))
+    colours = np.stack([np.interp(height, places, channel) for channel in zip(*STOPS)], axis=-1)
+    return (colours * opacity[:, None]).astype(np.uint8), (255 * (1 - opacity)).astype(np.uint8)

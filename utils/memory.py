@@ -1,22 +1,30 @@
-"""Batches that do not fit into memory: the same work in halves, with a line in the log."""
+"""Batches that do not fit into memory: the same work in halves, with a line in the log; and large tensors in
+a temporary file that is mapped into memory, so that gigabytes of them take none."""
 
 from __future__ import annotations
 
 import gc
 import logging
+import math
+import mmap
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
 
 from utils.errors import MEMORY_CURE, ConfigError, is_out_of_memory
-from utils.text import first_line
+from utils.text import first_line, printable
 from utils.world import neighbours
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger("fdsl")
 Result = TypeVar("Result")
+GIB = 2**30
+SPARE = 2**28  # bytes of a disk that stay free
+CURE = "set TMPDIR to a folder on another disk"
 
 
 def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Result:
@@ -38,8 +46,6 @@ def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Resul
 
 def free_memory() -> None:
     """Frees the memory that PyTorch has cached."""
-    import torch
-
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -98,8 +104,6 @@ class Halving(Generic[Result]):
 def free_bytes(device: torch.device) -> int:
     """The free memory of a device in bytes: a GPU's own, or this process's share of the machine's."""
     if device.type == "cuda":
-        import torch
-
         return torch.cuda.mem_get_info(device)[0]
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
@@ -109,3 +113,28 @@ def free_bytes(device: torch.device) -> int:
         there = hasattr(os, "sysconf")
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if there else 2**33
         return memory // 2 // neighbours()
+
+
+def tensor_on_disk(shape: tuple[int, ...], dtype: torch.dtype, what: str) -> Tensor:
+    """An uninitialised tensor on the CPU, for `what`, in a file of the temporary folder. The file has no
+    name, so it is gone when the process ends. ConfigError where the disk lacks room."""
+    size, where = max(1, math.prod(shape)) * dtype.itemsize, tempfile.gettempdir()
+    free = shutil.disk_usage(where).free
+    if size + SPARE > free:
+        raise ConfigError(
+            f"{what} take {size / GIB:.1f} GiB of disk, and {printable(where)} has {free / GIB:.1f} GiB "
+            f"left; {CURE}."
+        )
+    logger.info("%s take %.2f GiB of disk in %s", what, size / GIB, where)
+    try:
+        with tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is reported now
+            else:
+                file.truncate(size)
+            mapped = mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        raise ConfigError(
+            f"{what} cannot be stored in {printable(where)} ({error.strerror}); {CURE}."
+        ) from error
+    return torch.frombuffer(mapped, dtype=dtype)[: math.prod(shape)].view(shape)

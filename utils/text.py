@@ -14,6 +14,7 @@ from utils.errors import ConfigError
 
 LONGEST_NAME = 255  # bytes of a file's name, on all usual file systems
 LONGEST_SENTENCE = 2000  # characters
+HOSTS = ("127.0.0.1", "localhost", "[::1]")  # whom programs that listen answer without a token
 # UTF-32's mark before UTF-16's, which it begins with.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -124,3 +125,8 @@ def in_words(value: Any) -> str:
 def is_folder_name(text: str) -> bool:
     """Whether a text can be the name of one folder of a path."""
     return text not in ("", ".", "..") and not any(mark in text for mark in "/\\\0\n")
+
+
+def is_own_host(host: str) -> bool:
+    """Whether a request's Host names this machine; other names may be another site's, that lead here."""
+    return host.rsplit(":", 1)[0] in HOSTS

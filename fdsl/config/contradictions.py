@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from models.methods.registry import METHODS, WITH_HEADS, MethodFacts
 from utils.config import BATCH, OBJECT, WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
-from utils.grey_range import GreyRange
+from utils.limits import GreyRange
 from utils.live_sources import is_clip
 from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, Option, options_of
 from utils.text import one_line

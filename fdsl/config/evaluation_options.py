@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.datasets import DATASETS
+from data.records import DATASETS
 from fdsl.config.presets import preset_option
 from fdsl.config.run_config import RunConfig
 from utils.arguments import name_part

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data.datasets import DATASETS
+from data.records import DATASETS
 from fdsl.config.resolve import backbone_config, method_config
 from utils.arguments import name_part, save_interval
 from utils.config import (

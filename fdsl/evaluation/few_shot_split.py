@@ -32,7 +32,7 @@ from fdsl.store.checkpoint import Checkpoint
 from models.methods.registry import METHODS
 from utils.config import ONLY_SYNTHETIC, OTHER_DATASET, SEVERAL
 from utils.errors import ConfigError, DataError
-from utils.grey_range import GreyRange
+from utils.limits import GreyRange
 from utils.log import warn
 from utils.text import printable
 

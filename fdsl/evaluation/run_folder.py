@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from data.check import find_duplicates
+from data.catalogue import find_duplicates
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.few_shot_split import FewShotSplit

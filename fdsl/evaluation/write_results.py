@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.check import MOST_DEFECT
-from data.images import image_size, open_image, open_mask, rotation_doubt, size_doubt
+from data.images import image_size, open_image
+from data.masks import content_doubt, open_mask, rotation_doubt, size_doubt
+from data.photographs import mask_to_tensor
 from data.records import Record
 from data.saturation import SaturatingRegion, Saturations
-from data.tensors import mask_to_tensor
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.category_metrics import Saturation, evaluate_category, threshold_of
@@ -32,7 +32,7 @@ from models.features import ScoreMaps
 from models.methods.registry import METHODS
 from utils.errors import ConfigError
 from utils.files import as_cell, csv_text, read_json, write_json, write_text
-from utils.grey_range import GreyRange
+from utils.limits import GreyRange
 from utils.log import progress, warn
 from utils.options import from_stored
 from utils.text import printable
@@ -149,22 +149,12 @@ class CategoryFiles:
         record = self.records[index]
         file, photo = self.root / record.mask_path, self.root / record.image_path
         doubt = size_doubt(mask.size, image_size(photo))
-        if doubt := doubt or doubt_of(np.asarray(mask) > 0) or rotation_doubt(file, photo):
+        if doubt := doubt or content_doubt(mask) or rotation_doubt(file, photo):
             self.doubtful[index] = f"{printable(record.mask_path)}: {doubt}"
 
     def photo(self, record: Record) -> np.ndarray:
         """(H,W,3) uint8 RGB."""
         return np.asarray(open_image(self.root / record.image_path, self.grey))
-
-
-def doubt_of(mask: np.ndarray) -> str:
-    """A warning about a defect's mask (H,W) bool that is empty or nearly full; "" for none."""
-    share = float(mask.mean())
-    if share == 0:
-        return "the mask of a defect is empty; if the defect was not marked, remove the mask"
-    if share > MOST_DEFECT:
-        return f"{share:.0%} of the mask is defect; if black marks the defect, invert the mask"
-    return ""
 
 
 def evaluate(

@@ -16,9 +16,8 @@ from typing import Any
 from PIL import Image
 
 from data.images import refuse_large
-from data.inputs import find_images
+from data.inputs import find_images, read_list, share_of
 from data.live import Frame, Source
-from data.manifest import read_list, share_of
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
 from fdsl.config.describe import detector_facts

@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data.photographs import Photograph, PhotographReader, name_of, pixel_digest
-from data.tensors import image_to_pixels
+from data.photographs import Photograph, PhotographReader, image_to_pixels, name_of, pixel_digest
 from fdsl.references.reference_store import StoredReference, digest_of, to_store
 from utils.errors import DataError
 from utils.image_statistics import PER_IMAGE, implausible_references, reason_of, reasons_among, statistics_of

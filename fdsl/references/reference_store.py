@@ -21,7 +21,7 @@ from data.inputs import list_images
 from data.photographs import Photograph, as_photograph, pixel_digest
 from utils.archives import held_in_memory, opened
 from utils.errors import ConfigError, DataError
-from utils.grey_range import GreyRange
+from utils.limits import GreyRange
 from utils.text import one_line, printable
 
 logger = logging.getLogger("fdsl")

@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
-from utils.hot_regions import upsample
+from utils.hot_regions import GREY_FLOOR, TOP, heat_tables, upsample
 
 PANEL_SIDE = 512  # longest side of a panel of the large picture, pixels
 INSPECTION_SIDE = 768  # of the two panels of a test image without labels

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from fdsl.report import charts, drawing
 from utils.files import write_bytes
-from utils.heat_colours import STOPS
+from utils.hot_regions import STOPS
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from data.inputs import PREDICTIONS, Listed
-from data.manifest import read_list, write_list
+from data.inputs import PREDICTIONS, Listed, read_list, write_list
 from data.region_of_interest import MaskFolders
 from fdsl.config.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.journal import (

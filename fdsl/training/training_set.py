@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data.check import find_duplicates
+from data.catalogue import find_duplicates
 from data.dataset import files_digest
-from data.images import image_size, open_mask, rotation_doubt, size_doubt
+from data.images import image_size
+from data.masks import open_mask, rotation_doubt, size_doubt
 from data.records import Catalogue, Record, sample_references, sampling_key, with_masks, without_references
 from utils.config import ONLY_SYNTHETIC, SEVERAL, SYNTHETIC
 from utils.errors import DataError

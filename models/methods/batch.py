@@ -22,8 +22,7 @@ from models.matching.candidates import UNRESTRICTED, Matching
 from models.method import Memories, Method, Seen, mean_of_highest
 from models.methods.registry import BatchFacts
 from utils.errors import ModelError
-from utils.memory import free_bytes
-from utils.tensor_on_disk import tensor_on_disk
+from utils.memory import free_bytes, tensor_on_disk
 from utils.views import DIGEST, Views
 
 SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged
@@ -37,7 +36,7 @@ NO_TEST_IMAGES = "The detector has no test images yet: call take_test_images() f
 @dataclass(frozen=True)
 class BatchMemory:
     """The unit tokens (R,L,N,C) of a sample of R test images, on the CPU, in a file
-    (utils/tensor_on_disk.py): they may take gigabytes.
+    (utils/memory.py): they may take gigabytes.
 
     digests (R,DIGEST) uint8: identify the images. maps: cached maps (L,N) of images that were compared, by
     their index. cached: the tokens on another device. tiles: the N tokens of each image are those of so many

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from data.images import open_mask
-from data.tensors import mask_to_tensor
+from data.masks import open_mask
+from data.photographs import mask_to_tensor
 from fdsl.evaluation import few_shot_split
 from fdsl.scoring import upsample_maps
 from fdsl.store.maps import load_maps

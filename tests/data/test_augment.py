@@ -9,9 +9,10 @@ from PIL import Image
 
 from data.augment import mosaic, random_crop
 from data.dataset import EpochSampler, InspectionDataset, TrainingDataset, make_loader
-from data.images import open_image, open_mask
+from data.images import open_image
+from data.masks import open_mask
+from data.photographs import image_to_pixels, mask_to_tensor
 from data.records import Record
-from data.tensors import image_to_pixels, mask_to_tensor
 from tests.support.photographs import save
 from utils.config import AUGMENTATIONS
 from utils.errors import DataError

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data import folder, mvtec
-from data.catalogue import open_catalogue
-from data.check import check_catalogue
+from data.catalogue import check_catalogue, open_catalogue
 from data.meta import read_meta, write_meta
 from data.records import sample_references, with_masks, without_references
 from tests.support.constants import SHARED

@@ -8,7 +8,7 @@ from PIL import Image
 from data.grey import doubts, doubts_of, find_range, range_of, step_of
 from data.images import open_image, open_wide
 from utils.errors import DataError
-from utils.grey_range import GreyRange
+from utils.limits import GreyRange
 
 
 def picture(seed=1, side=32):

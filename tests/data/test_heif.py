@@ -6,8 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
-from data.heif import can_read_heif
-from data.images import open_image
+from data.images import HEIF, open_image
 from data.inputs import find_images
 from tests.support.constants import ROOT
 from utils.errors import DataError
@@ -45,7 +44,7 @@ def test_where_the_package_is_installed_they_are_photographs(tmp_path):
     assert found.stdout == "['a.HEIC'] (1, 2, 3)\n"
 
 
-@pytest.mark.skipif(can_read_heif(), reason="pillow-heif is installed here")
+@pytest.mark.skipif(HEIF, reason="pillow-heif is installed here")
 def test_where_it_is_not_the_cure_is_named(tmp_path):
     (tmp_path / "a.heic").write_bytes(b"....ftypheic" + bytes(64))
     assert [one.reason for one in find_images([tmp_path])] == [

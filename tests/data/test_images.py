@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data.images import image_size, open_image, open_mask, photograph_to_array, rotation_doubt
-from data.tensors import image_to_pixels, mask_to_tensor
+from data.images import image_size, open_image, photograph_to_array
+from data.masks import open_mask, rotation_doubt
+from data.photographs import image_to_pixels, mask_to_tensor
 from tests.support.constants import SHARED
 from utils.errors import DataError
 from utils.limits import allow_pixels

@@ -14,7 +14,7 @@ from PIL import Image
 from data import mvtec, visa
 from data.catalogue import open_catalogue
 from data.dataset import InspectionDataset
-from data.images import open_mask
+from data.masks import open_mask
 from data.meta import read_meta
 from data.prepare import run_script
 from data.records import Record
@@ -261,7 +261,7 @@ def test_script_writes_meta_and_names_the_problems(tmp_path, capsys):
     for problem in (
         "9.png: is not an image",
         "2.png: anomalous image without a mask",
-        "0_mask.png: empty mask",
+        "0_mask.png: the mask of a defect is empty",
     ):
         assert problem in reported
 

@@ -1,4 +1,4 @@
-"""A dataset is one file in data/ and one name in data/datasets.py."""
+"""A dataset is one file in data/ and one name in data/records.py."""
 
 import ast
 import importlib
@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from data.catalogue import describe_catalogue, open_catalogue
-from data.datasets import DATASETS, layout_of
-from data.records import Record
+from data.records import DATASETS, Record, layout_of
 from utils.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from data import folder
-from data.check import check_catalogue
+from data.catalogue import check_catalogue
 from data.dataset import files_digest, load
-from data.images import open_mask
+from data.masks import open_mask
 from data.meta import read_meta, write_meta
 from utils.errors import DataError
 

@@ -3,9 +3,8 @@
 import pytest
 
 from data import mvtec, visa
-from data.catalogue import open_catalogue
-from data.check import check_catalogue
-from data.heif import can_read_heif
+from data.catalogue import check_catalogue, open_catalogue
+from data.images import HEIF
 from data.prepare import run_script
 from tests.data.test_layouts import SPOT, make_mvtec
 from tests.support.photographs import save
@@ -75,7 +74,7 @@ def test_visa_names_what_its_split_file_does_not_list(tmp_path, logged):
     assert len(problems) == 3, problems
 
 
-@pytest.mark.skipif(can_read_heif(), reason="pillow-heif is installed here")
+@pytest.mark.skipif(HEIF, reason="pillow-heif is installed here")
 @pytest.mark.parametrize("dataset", ["mvtec", "visa", "folder"])
 def test_photographs_that_are_not_read_are_named(tmp_path, dataset, logged):
     (make_visa if dataset == "visa" else make_mvtec)(tmp_path)

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from data.catalogue import open_catalogue
-from data.images import open_image, open_mask
+from data.images import open_image
+from data.masks import open_mask
 from data.meta import write_meta
-from data.tensors import image_to_pixels, mask_to_tensor
+from data.photographs import image_to_pixels, mask_to_tensor
 from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.store.checkpoint import load_checkpoint
 from models.backbone import normalise

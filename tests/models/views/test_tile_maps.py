@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from data.tensors import image_to_pixels, views_of
+from data.photographs import image_to_pixels, views_of
 from data.variants import rotated_places
 from fdsl.references.rotation import fit_references
 from fdsl.scoring import Scorer, upsample_maps
