@@ -33,7 +33,7 @@ from fdsl.prediction import Prediction, threshold_of_bulk
 from fdsl.references.fitted_references import FittedReferences, take_references
 from fdsl.references.reference_store import StoredReference, without_named
 from fdsl.references.rotation import fit_references
-from fdsl.references.transductive import encode_test_images, standing_for_all
+from fdsl.references.transductive import encode_test_images, sample_of
 from fdsl.scoring import Scorer
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_metadata import FORMAT_VERSION, DetectorMetadata
@@ -221,7 +221,7 @@ class AnomalyDetector:
         defect. `false_alarm_rate`: target false-positive rate of the threshold, which comes from the
         references alone (better: `calibrate` with normal images); None: no threshold, sooner done.
         `test_images`: for method batch and `with_batch`, the test images, two or more; of many, 200 are
-        drawn. Near copies count once, and a reference that shows no part is left out, with a warning. Raises
+        sampled. Near copies count once, and a reference that shows no part is left out, with a warning. Raises
         DataError, ModelError.
         """
         if false_alarm_rate is not None:
@@ -231,7 +231,7 @@ class AnomalyDetector:
         options_of(RunConfig)["rotations"].refuse(rotations)
         detector, made = self.scorer.detector, self.config.detector
         given = list(each_image(references, "references")[0])
-        tested = standing_for_all(list(each_image(test_images, "test_images")[0]))
+        tested = sample_of(list(each_image(test_images, "test_images")[0]))
         reader = self.reader.suited_to(given or tested, made.options.grey_range)
         given, tested = (list(map(reader.plain, images)) for images in (given, tested))
         fitted, photographs, names = take_references(given, reader, self.image_size, self.stored)
@@ -325,10 +325,10 @@ class AnomalyDetector:
         self, images: Photograph | Iterable[Photograph], false_alarm_rate: float = USUAL_RATE
     ) -> None:
         """Sets the threshold from the bulk of the input images, of which most are to be normal; of many, 200
-        are drawn. See `batch_threshold`. ConfigError for a rate outside 0 to 1 or too few photographs."""
+        are sampled. See `batch_threshold`. ConfigError for a rate outside 0 to 1 or too few photographs."""
         require_rate(false_alarm_rate)
-        standing = standing_for_all(list(each_image(images)[0]))
-        self.threshold = threshold_of_bulk(list(self.stream(standing)), false_alarm_rate)
+        sample = sample_of(list(each_image(images)[0]))
+        self.threshold = threshold_of_bulk(list(self.stream(sample)), false_alarm_rate)
 
     def predict(
         self, images: Photograph | Iterable[Photograph], batch_size: int = BATCH

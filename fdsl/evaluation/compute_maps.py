@@ -10,7 +10,7 @@ from data.region_of_interest import MaskFolders
 from fdsl.config.evaluation_options import Reading
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.references.rotation import fit_references
-from fdsl.references.transductive import encode_test_images, standing_for_all
+from fdsl.references.transductive import encode_test_images, sample_of
 from fdsl.scoring import NotFinite, Scorer
 from fdsl.store.maps import RunMaps
 from fdsl.thresholds.leave_one_out import set_scales
@@ -86,7 +86,7 @@ class CategoryJob:
 
     def _take_test_images(self, what: str) -> None:
         """Fits the detector to a sample of the test images."""
-        chosen = standing_for_all(self.tested.records)
+        chosen = sample_of(self.tested.records)
         photographs = map(self.tested.photograph, chosen)
         encode_test_images(self.scorer, photographs, len(chosen), what=what)
 

@@ -27,7 +27,7 @@ from data.records import (
 from data.region_of_interest import MaskFolders, read_roi
 from fdsl.config.describe import TRAINED_ON_TEST_IMAGES
 from fdsl.config.run_config import RunConfig
-from fdsl.references.transductive import standing_for_all
+from fdsl.references.transductive import sample_of
 from fdsl.store.checkpoint import Checkpoint
 from models.methods.registry import METHODS
 from utils.config import ONLY_SYNTHETIC, OTHER_DATASET, SEVERAL
@@ -113,7 +113,7 @@ def sample_split(config: RunConfig) -> FewShotSplit:
     transductive = METHODS[config.detector.method].transductive
     grey = {}
     for name, tested in records.items():
-        chosen = standing_for_all(tested) if transductive else references[name]
+        chosen = sample_of(tested) if transductive else references[name]
         files = [catalogue.root / record.image_path for record in chosen]
         span = find_range(files, config.detector.options.grey_range)
         if span is not None:

@@ -18,7 +18,7 @@ from fdsl.flags.page_flags import PageFlags
 from fdsl.flags.predict_flags import COMMON, EVERY, PredictFlags, parse_detector
 from fdsl.inspection.score_files import Inspection
 from fdsl.references.reference_files import reference_files
-from fdsl.references.transductive import standing_for_all
+from fdsl.references.transductive import sample_of
 from models.methods.registry import METHODS
 from utils.command_line import CommandLine
 from utils.config import AUTO, BATCH, PLACES
@@ -51,7 +51,7 @@ def page_detector(flags: PageFlags) -> AnomalyDetector:
     detector = load_or_make(flags)
     if detector.reader.masks is not None:
         raise ConfigError(
-            f"{detector.reader.masks} holds masks of files, and the page knows none: give one mask for all "
+            f"{detector.reader.masks} holds masks of files, and photographs on the page have no such names: give one mask for all "
             "photographs, or draw it there."
         )
     if flags.references and detector.takes_test_images:
@@ -171,8 +171,8 @@ def change_references(detector: AnomalyDetector, flags: DetectorFlags) -> None:
 def readable(flags: PredictFlags) -> list[Path]:
     """Those of the test images that stand for all, but for what cannot be read."""
     left_out = [flags.output] if flags.output else []
-    standing = standing_for_all([one.path for one in find_images(flags.input, left_out) if one.path])
-    chosen = [path for path in standing if _opens(path)]
+    sample = sample_of([one.path for one in find_images(flags.input, left_out) if one.path])
+    chosen = [path for path in sample if _opens(path)]
     logger.info("%d test image(s) are encoded beforehand: most of them must be normal", len(chosen))
     return chosen
 

@@ -20,7 +20,7 @@ MOST = 200  # test images of the sample, so that the cost of each image does not
 BATCH = 4
 
 
-def standing_for_all(items: Sequence[Item]) -> list[Item]:
+def sample_of(items: Sequence[Item]) -> list[Item]:
     """All items, or a sample of MOST of them in their order, always with the same seed."""
     if len(items) <= MOST:
         return list(items)

@@ -1,4 +1,4 @@
-"""What a detector decides by: its threshold, and the scores of normal images that it knows."""
+"""What a detector decides by: its threshold, and the scores of normal images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAT_FROM_RATE, OPAQUE_RATE = 0.5, 0.01
 @dataclass(frozen=True)
 class Decision:
     """What a detector decides by: its threshold, None where it decides nothing, and the scores of normal
-    images that it knows, if there are some."""
+    images, if there are some."""
 
     threshold: Threshold | None = None
     normal: NormalScores | None = None

@@ -94,7 +94,7 @@ def test_cameras_pages_and_exported_files_refuse_folders(place, backbone, masks,
     flags = ["--references", str(place / "good"), "--roi", str(masks), *backbone[:at], *backbone[at + 2 :]]
     with pytest.raises(ConfigError, match="masks of files, and 0 gives frames"):
         predict.main([*flags, "--input", "0", "--output", str(tmp_path / "out")])
-    with pytest.raises(ConfigError, match="masks of files, and the page knows none"):
+    with pytest.raises(ConfigError, match="masks of files, and photographs on the page have no such names"):
         page_detector(parse_page(flags, ""))
     saved = tmp_path / "part.safetensors"
     predict.main(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fdsl.references.transductive import MOST, encode_test_images, standing_for_all
+from fdsl.references.transductive import MOST, encode_test_images, sample_of
 from fdsl.scoring import Scorer
 from fdsl.thresholds.leave_one_out import set_scales
 from models.detector import NO_WINDOWS, Detector
@@ -195,9 +195,9 @@ def test_a_single_photograph_is_refused(tiny_backbone, photos):
 
 
 def test_of_many_photographs_some_stand_for_all_always_the_same():
-    assert standing_for_all(range(MOST)) == list(range(MOST))
-    drawn = standing_for_all(range(1000))
-    assert len(set(drawn)) == MOST and drawn == sorted(drawn) == standing_for_all(range(1000))
+    assert sample_of(range(MOST)) == list(range(MOST))
+    drawn = sample_of(range(1000))
+    assert len(set(drawn)) == MOST and drawn == sorted(drawn) == sample_of(range(1000))
 
 
 @pytest.mark.parametrize("windows", [NO_WINDOWS, WindowConfig("mul", 4, 4), WindowConfig("nan", tiles=2)])
