@@ -221,8 +221,8 @@ class AnomalyDetector:
         defect. `false_alarm_rate`: target false-positive rate of the threshold, which comes from the
         references alone (better: `calibrate` with normal images); None: no threshold, sooner done.
         `test_images`: for method batch and `with_batch`, the test images, two or more; of many, 200 are
-        sampled. Near copies count once, and a reference that shows no part is left out, with a warning. Raises
-        DataError, ModelError.
+        sampled. Near copies count once, and a reference that shows no part is left out, with a warning.
+        Raises DataError, ModelError.
         """
         if false_alarm_rate is not None:
             require_rate(false_alarm_rate)

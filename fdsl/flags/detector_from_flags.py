@@ -51,8 +51,8 @@ def page_detector(flags: PageFlags) -> AnomalyDetector:
     detector = load_or_make(flags)
     if detector.reader.masks is not None:
         raise ConfigError(
-            f"{detector.reader.masks} holds masks of files, and photographs on the page have no such names: give one mask for all "
-            "photographs, or draw it there."
+            f"{detector.reader.masks} holds masks of files, and photographs on the page have no such names: "
+            "give one mask for all photographs, or draw it there."
         )
     if flags.references and detector.takes_test_images:
         raise ConfigError(
