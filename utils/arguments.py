@@ -5,25 +5,20 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from utils.text import is_folder_name
 
 SHORTEST_TOKEN = 16  # characters
 
 
-def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """An argparse type: a whole number from `low` to `high`."""
-    return _number(int, low, high, "a whole number")
+def number(kind: type, low: float, high: float | None = None, above: bool = False) -> Callable[[str], Any]:
+    """An argparse type: a number of a kind, int or float, from `low` (or `above` it) to `high`."""
+    span = f"{'a whole number' if kind is int else 'a number'} {'above' if above else 'from'} {low}"
+    span += "" if high is None else f" to {high}"
 
-
-def real(low: float, high: float | None = None, above: bool = False) -> Callable[[str], float]:
-    """An argparse type: a number from `low` (or above it) to `high`."""
-    return _number(float, low, high, "a number", above)
-
-
-def _number(kind: type, low, high, what: str, above: bool = False):
-    def parse(text: str):
-        span = f"{what} {'above' if above else 'from'} {low}{'' if high is None else f' to {high}'}"
+    def parse(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
@@ -33,6 +28,9 @@ def _number(kind: type, low, high, what: str, above: bool = False):
         return value
 
     return parse
+
+
+whole, real = partial(number, int), partial(number, float)
 
 
 def finite(text: str) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import difflib
 import logging
 import re
 import sys
@@ -16,6 +15,7 @@ from typing import Any, NoReturn
 from utils.console import put, speaks
 from utils.errors import ConfigError
 from utils.limits import allow_pixels
+from utils.options import nearest_name
 from utils.settings_file import FLAGS_ALONE, Setting, Words, add_settings_flags, read_settings, write_settings
 
 logger = logging.getLogger("fdsl")
@@ -186,8 +186,8 @@ class CommandLine(argparse.ArgumentParser):
                 return
             flag, flags = word.partition("=")[0], self._option_string_actions
             if flag.startswith("--") and not any(name.startswith(flag) for name in flags):
-                near = difflib.get_close_matches(flag, flags, n=1)
-                self.error(f"there is no {flag}" + (f": did you mean {near[0]}?" if near else ""))
+                near = nearest_name(flag, flags)
+                self.error(f"there is no {flag}{near and f': {near}'}")
 
 
 class _Help(argparse.Action):

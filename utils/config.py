@@ -10,18 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from utils.limits import AUTO_TILES, MAX_PIXELS, MOST_TILES
-from utils.options import (
-    COMPONENTS,
-    HEADS,
-    SEARCH,
-    TEXT,
-    WINDOWS,
-    CommandOptions,
-    Options,
-    option,
-    options_of,
-)
-from utils.world import as_of_first
+from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, CommandOptions, Options, option
 
 OTHER_DATASET = {"mvtec": "visa", "visa": "mvtec"}
 PUBLISHED_EPOCHS = {"visa": 11, "mvtec": 5}
@@ -59,8 +48,7 @@ TEXT_FLAGS = "text (CLIP's; --method text, or added to a method with references)
 
 @dataclass(frozen=True)
 class BackboneConfig(Options):
-    """Which frozen image encoder, which of its blocks are feature layers (counted from 1), the input size in
-    pixels, and whether tokens are a block's raw output or pass the model's last norm."""
+    """The frozen image encoder, its weights and what is taken of it."""
 
     group: ClassVar[str] = "backbone"
 
@@ -108,20 +96,13 @@ class BackboneConfig(Options):
         return self.pretrained == UNTRAINED
 
 
-PLACES = tuple(name for name, one in options_of(BackboneConfig).items() if one.place)
-
-
 of_text = partial(option, group=TEXT_FLAGS, needs=TEXT)
 
 
 @dataclass(frozen=True)
 class MethodConfig(Options):
-    """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
-    components (`Method.components`) are left out, and whether mutual scoring of the test images or text is
-    added. roi, ignore: masks of what is evaluated, and of what is not (data/region_of_interest.py).
-    grey_range: of images of more than 8 bits (utils/limits.py).
-    object (or BY_CATEGORY), normal_words, damaged_words: the text prompts (models/backbones/text/prompts.py);
-    none: the usual words."""
+    """What a method computes, and where. leave_out: of `Method.components`. roi, ignore:
+    data/region_of_interest.py. object (or BY_CATEGORY) and words, none: the usual ones: prompts.py."""
 
     group: ClassVar[str] = "method"
 
@@ -224,11 +205,7 @@ patches = partial(of_windows, span=(1, 8192), metavar="PATCHES")
 
 @dataclass(frozen=True)
 class WindowConfig(Options):
-    """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch; the side in
-    patches that windows are resized to before they are encoded (0: not resized); which reference windows are
-    candidates ("0" all, "1" shared top-k, "window" top-k of each window), or the references' whole images;
-    windows encoded per image (0: all, QUARTER: see there). tiles, without windows: about tiles x tiles crops
-    are added to the whole image (1: none, AUTO_TILES: by its size)."""
+    """Local windows (LFE); without them tiles, which are added to the whole image. Sides are in patches."""
 
     group: ClassVar[str] = "local windows (LFE) and tiles"
 
@@ -340,11 +317,6 @@ class MachineFacts(Options):
     python: str = option("")
     system: str = option("")
     precision_asked: str | None = option(None, choices=PRECISION_NAMES)
-
-    @property
-    def device_of_run(self) -> str:
-        """The device as the first of a run's processes has it."""
-        return as_of_first(self.device)
 
     def in_precision(self, precision: str) -> MachineFacts:
         """These facts after values overflowed in the requested precision and `precision` took over."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -23,7 +22,6 @@ from utils.text import in_words, one_line
 Function = TypeVar("Function", bound=Callable[..., Any])
 Stored = TypeVar("Stored")
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
-LONGEST_IN_NAME = 60  # of them in the name of a folder, of which file systems take 255
 INLINE = {"inline": True}  # metadata of a field whose dataclass is stored among the values of the outer one
 # What an option may need to have an effect: local windows, trained heads, a method that searches for nearest
 # patches, one with components, text. fdsl/config/resolve.py decides which of them a configuration has.
@@ -155,26 +153,6 @@ class Option:
             return f"{self.flag} {int(value)}" if self.default else self.flag
         return f"{self.flag} {self.typed(value)}".rstrip()
 
-    def short_of(self, value: Any) -> list[str]:
-        """The parts that a value other than the usual one adds to the name of a run's folder."""
-        if self.short == "":
-            return []
-        if isinstance(self.short, Mapping):
-            return [self.short[value]]
-        usual = self.name if self.kind is bool and not self.default else f"{self.name}-{{}}"
-        text = usual if self.short is None else self.short
-        if self.many and self.span is None:
-            return [text.format(self._in_name(one)) for one in value]
-        return [text.format(self._in_name(value))]
-
-    def _in_name(self, value: Any) -> str:
-        return in_name(f"{value:g}" if isinstance(value, float) else self.typed(value))
-
-
-def in_name(text: str) -> str:
-    """A text as part of the name of a folder; a long one is cut."""
-    return re.sub(r"[^\w.-]+", "-", text)[:LONGEST_IN_NAME]
-
 
 def option(default: Any, **facts: Any) -> Any:
     """A dataclass field that is an option; `facts`: those of `Option`."""
@@ -227,12 +205,8 @@ def given_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Function]:
     """Decorates a function whose `**options` are those of `kinds`, except those that need `but_for`. Another
     keyword is a TypeError that names the nearest one; help() and the signature list them all."""
-    taken = [
-        name
-        for kind in kinds
-        for name, one in options_of(kind).items()
-        if not but_for or one.needs != but_for
-    ]
+    declared = [one for kind in kinds for one in options_of(kind).values()]
+    taken = [one.name for one in declared if not but_for or one.needs != but_for]
 
     def decorated(function: Function) -> Function:
         signature = inspect.signature(function)
@@ -243,9 +217,8 @@ def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Funct
         def wrapped(*args: Any, **named: Any) -> Any:
             for name in named:
                 if name not in names:
-                    raise TypeError(
-                        f"{function.__name__}() has no option {name}; {nearest_name(name, names)}"
-                    )
+                    near = nearest_name(name, names) or f"there are {', '.join(names)}"
+                    raise TypeError(f"{function.__name__}() has no option {name}; {near}")
             return function(*args, **named)
 
         listed = textwrap.fill(", ".join(taken), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
@@ -259,11 +232,10 @@ def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Funct
     return decorated
 
 
-def nearest_name(name: str, names: Iterable[str]) -> str:
-    """`did you mean ...?` with the nearest of `names`, or a list of them."""
-    names = list(names)
+def nearest_name(name: str, names: Collection[str]) -> str:
+    """`did you mean ...?` with the nearest of `names`; "" where none is near."""
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def named_options(
@@ -281,14 +253,6 @@ def named_options(
     if whole or any(acting[name].together for name in other):
         other |= {name for name, one in acting.items() if one.together}
     return [one for name, one in acting.items() if name in other]
-
-
-def short_names(
-    config: Any, usual: Mapping[str, Any], without_effect: Collection[str] = (), whole: bool = False
-) -> list[str]:
-    """The parts of the name of a run's folder: those of the `named_options`."""
-    named = named_options(config, usual, without_effect, whole)
-    return [part for one in named for part in one.short_of(getattr(config, one.name))]
 
 
 def flags_of(

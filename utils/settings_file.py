@@ -64,8 +64,7 @@ def read_settings(file: Path, flags: Sequence[str], prog: str) -> list[Setting]:
         name = key.value.replace("_", "-") if isinstance(key.value, str) else "?"
         if name not in allowed:
             near = nearest_name(name, allowed)
-            cure = f"; {near}" if near.startswith("did you mean") else ""
-            raise ConfigError(f"{place}: {one_line(name, 60)} is no setting of {prog}{cure}")
+            raise ConfigError(f"{place}: {one_line(name, 60)} is no setting of {prog}{near and f'; {near}'}")
         if name in settings:
             raise ConfigError(f"{place}: {name} stands there twice")
         words = _words(value)

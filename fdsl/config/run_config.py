@@ -26,6 +26,7 @@ from utils.config import (
     WindowConfig,
 )
 from utils.options import INLINE, WINDOWS, Options, as_stored, option, options_of, without
+from utils.world import as_of_first
 
 LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution is no guide
 # Options of windows: those that combine finished maps, and those that have an effect without windows.
@@ -179,7 +180,7 @@ class RunConfig(Options):
             **without(as_stored(self, places=False), ("machine", "command")),
             "weights": self.weights or " ".join(filter(None, [backbone.pretrained, backbone.model_config])),
             "precision": machine.precision,
-            "device": machine.device_of_run,
+            "device": as_of_first(machine.device),
         }
         if of == "run":
             return values

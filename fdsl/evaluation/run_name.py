@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from fdsl.config.presets import PRESETS
 from fdsl.config.resolve import backbone_config
@@ -14,7 +17,9 @@ from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig
 from utils.errors import ModelError
 from utils.files import short_digest
-from utils.options import in_name, short_names
+from utils.options import Option, named_options
+
+LONGEST_IN_NAME = 60  # characters of a text in the name of a folder, of which file systems take 255
 
 
 def name_of(config: RunConfig) -> str:
@@ -27,9 +32,9 @@ def name_of(config: RunConfig) -> str:
     parts = [
         *([] if published else [made.method]),
         *([] if method.needs_heads else _of_backbone(config)),
-        *short_names(made.windows, windows, made.lacks, whole=published),
-        *short_names(made.options, {"object": BY_CATEGORY} if made.reads_text else {}, made.lacks),
-        *short_names(config, {"image_score": method.image_score, "rotations": method.rotations}),
+        *_short_names(made.windows, windows, made.lacks, whole=published),
+        *_short_names(made.options, {"object": BY_CATEGORY} if made.reads_text else {}, made.lacks),
+        *_short_names(config, {"image_score": method.image_score, "rotations": method.rotations}),
         *(_of_heads(config) if method.needs_heads else []),
         *([f"words-{short_digest(json.dumps(words))}"] if any(words) else []),
         *([Path(config.data_path).resolve().name] if config.dataset == "folder" else []),
@@ -52,17 +57,42 @@ def _of_backbone(config: RunConfig) -> list[str]:
     if config.weights:
         names.append(short_digest(config.weights))
     elif backbone.pretrained != usual.pretrained:
-        names.append("untrained" if backbone.untrained else in_name(backbone.pretrained))
-    return names + short_names(replace(backbone, model=usual.model), vars(usual))
+        names.append("untrained" if backbone.untrained else _in_name(backbone.pretrained))
+    return names + _short_names(replace(backbone, model=usual.model), vars(usual))
 
 
 @cache
 def _usual(model: str, model_config: str | None) -> tuple[str, BackboneConfig]:
     """A model's short name and its default configuration; the default model's where it cannot be loaded."""
     named = {preset.settings["model"]: (name, preset.settings) for name, preset in PRESETS.items()}
-    own = in_name(model.removeprefix("timm/")), {"model": model, "model_config": model_config}
+    own = _in_name(model.removeprefix("timm/")), {"model": model, "model_config": model_config}
     name, settings = named.get(model, own)
     try:
         return name, backbone_config(settings)
     except ModelError:
         return name, BackboneConfig()
+
+
+def _short_names(
+    config: Any, usual: Mapping[str, Any], lacks: Collection[str] = (), whole: bool = False
+) -> list[str]:
+    """The parts of the `named_options`."""
+    named = named_options(config, usual, lacks, whole)
+    return [part for one in named for part in _parts_of(one, getattr(config, one.name))]
+
+
+def _parts_of(option: Option, value: Any) -> list[str]:
+    """The parts that a value other than the usual one adds."""
+    if option.short == "":
+        return []
+    if isinstance(option.short, Mapping):
+        return [option.short[value]]
+    usual = option.name if option.kind is bool and not option.default else f"{option.name}-{{}}"
+    text = usual if option.short is None else option.short
+    values = value if option.many and option.span is None else [value]
+    return [text.format(_in_name(f"{x:g}" if isinstance(x, float) else option.typed(x))) for x in values]
+
+
+def _in_name(text: str) -> str:
+    """A text as part of the name; a long one is cut."""
+    return re.sub(r"[^\w.-]+", "-", text)[:LONGEST_IN_NAME]

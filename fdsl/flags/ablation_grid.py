@@ -103,7 +103,8 @@ def _refuse_name(name: str, parser: CommandLine) -> None:
     attribute = name.replace("-", "_")
     if attribute not in ABLATED:
         names = [one.replace("_", "-") for one in ABLATED]
-        parser.error(f"--ablate {name}: there is no such setting; {nearest_name(name, names)}")
+        near = nearest_name(name, names) or f"there are {', '.join(names)}"
+        parser.error(f"--ablate {name}: there is no such setting; {near}")
 
 
 def _value_of(name: str, text: str, parser: CommandLine) -> Any:

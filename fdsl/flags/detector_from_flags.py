@@ -21,7 +21,7 @@ from fdsl.references.reference_files import reference_files
 from fdsl.references.transductive import sample_of
 from models.methods.registry import METHODS
 from utils.command_line import CommandLine
-from utils.config import AUTO, BATCH, PLACES
+from utils.config import AUTO, BATCH
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
 from utils.live_sources import live_source
@@ -114,7 +114,9 @@ def load_or_make(flags: DetectorFlags) -> AnomalyDetector:
     image_score = flags.given.get("image_score", "max")
     settings = {**given, **machine, "method": flags.method, "image_score": image_score}
     if flags.detector:
-        moved: dict[str, Any] = {name: given.get(name) for name in (*PLACES, "roi", "ignore")}
+        moved: dict[str, Any] = {
+            name: given.get(name) for name in ("pretrained", "model_config", "roi", "ignore")
+        }
         detector = AnomalyDetector.load(flags.detector, **moved, **machine)
         name, references = detector.config.detector.method, detector.config.references
         logger.info("detector %s: method %s, %d reference(s)", flags.detector, name, references)

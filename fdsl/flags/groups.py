@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from fdsl.config.presets import with_preset
 from models.methods.registry import METHODS
-from utils.arguments import real, whole
+from utils.arguments import number
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.options import CommandOptions, Option, options_of, without
 from utils.text import in_flags
@@ -94,8 +94,8 @@ def _number_or_word(option: Option) -> Callable[[str], Any]:
     """An argparse type: a number of the option's span, or one of its words; text is taken as it is."""
     low, high = option.span or (0, 0)
     limit: Any = None if high == math.inf else high
-    number = real(low, limit, option.above) if option.kind is float else whole(int(low), limit)
-    return lambda text: option.words[text] if text in option.words else number(text)
+    parse = number(option.kind, low, limit, option.above)
+    return lambda text: option.words[text] if text in option.words else parse(text)
 
 
 def read(kind: Callable[..., Flags], args: argparse.Namespace) -> Flags:
