@@ -21,7 +21,7 @@ from fdsl.store.detector_metadata import METADATA_KEY, DetectorMetadata, checked
 from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from fdsl.thresholds.threshold import NormalScores, Prior
 from models.detector import Detector
-from models.ensemble.mutual_scoring import ComparedImages
+from models.ensemble.mutual_scoring import ComparedImages, WithMutualScoring
 from models.method import Memories
 from models.methods.batch import BatchMemory
 from utils.config import MethodConfig
@@ -68,23 +68,23 @@ def tensors_of(
 ) -> dict[str, Tensor]:
     """The tensors of a fitted detector: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
     thresholds, and `references.*`."""
-    tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
+    method = detector.method
+    tensors = {f"heads.{name}": value for name, value in method.alone().state_dict().items()}
     for name, attribute in MEMORIES.items():
         memory = getattr(detector.memories, attribute)
         if memory is not None:
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
-    mutual = detector.mutual
-    if mutual is not None and mutual.test_images and mutual.own_scales:
-        compared = mutual.test_images
+    if isinstance(method, WithMutualScoring) and method.test_images and method.own_scales:
+        compared = method.test_images
         tensors |= {f"{TEST_IMAGES}.{name}": value for name, value in compared.memory.state().items()}
-        scales = [compared.map_scale, compared.score_scale, *mutual.own_scales]
+        scales = [compared.map_scale, compared.score_scale, *method.own_scales]
         tensors[f"{TEST_IMAGES}.levels"] = torch.tensor(scales, dtype=torch.float64)
     tensors[SIZES] = torch.tensor(references.sizes, dtype=torch.int64).view(-1, 2)
     tensors[STATISTICS] = torch.from_numpy(references.statistics)
     for name, facts in ((GREY, reader.grey), (NORMALISATION, reader.normalisation)):
         if facts is not None:
             tensors[name] = torch.tensor(astuple(facts), dtype=torch.float64)
-    if _names_roi(detector.method.options):
+    if _names_roi(method.options):
         tensors[ROI] = IN_FOLDERS if detector.counted.roi is None else detector.counted.roi
     if detector.layout is not None:
         tensors[LAYOUT] = torch.tensor([detector.layout.rows, detector.layout.columns])
@@ -147,11 +147,11 @@ def _restore(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     if LAYOUT in tensors:
         rows, columns = tensors[LAYOUT].tolist()
         detector.layout = TileLayout(rows, columns, detector.grid, backbone.patch_size)
-    if detector.mutual is not None:
+    if isinstance(method, WithMutualScoring):
         map_scale, score_scale, own_map, own_score = tensors[f"{TEST_IMAGES}.levels"].tolist()
         memory = BatchMemory.restored(part_of(tensors, TEST_IMAGES), backbone.dtype)
-        detector.mutual.test_images = ComparedImages(memory, map_scale, score_scale)
-        detector.mutual.set_own_scales(own_map, own_score)
+        method.test_images = ComparedImages(memory, map_scale, score_scale)
+        method.set_own_scales(own_map, own_score)
 
 
 def _names_roi(options: MethodConfig) -> bool:

@@ -20,6 +20,7 @@ from models.backbone import Backbone
 from models.backbones.backbone_registry import load_backbone, text_directions
 from models.backbones.text.prompts import object_of
 from models.detector import Detector
+from models.ensemble.mutual_scoring import WithMutualScoring
 from models.ensemble.text_residuals import WithText
 from models.method import Method
 from models.methods.registry import METHODS
@@ -86,7 +87,7 @@ def make_method(
         method.load_state_dict(state)
     elif method.reads_text and options.object != BY_CATEGORY:
         (method.directions,) = text_directions(config.backbone, [options])
-    return method
+    return WithMutualScoring(method) if options.with_batch else method
 
 
 def backbone_of_detector(config: DetectorConfig) -> Backbone:

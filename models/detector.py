@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from models.backbone import NOTHING_MORE, Backbone
 from models.branches import AtOnce, Branch, Query, Tiles, WholeImages, Windows, windows_of
 from models.encoder import KEPT_BYTES, Encoder
-from models.ensemble.mutual_scoring import MutualScoring
 from models.features import Features, OfBranches, ScoreMaps
 from models.matching.candidates import Matching
 from models.method import Memories, Memory, Method, Seen
@@ -36,8 +34,8 @@ NO_WINDOWS = WindowConfig(winmode="nan")
 
 class Detector(nn.Module):
     """A frozen backbone, a method, and the method's memories of one category's references: of whole images,
-    and of their windows or tiles where it looks at these too (models/branches.py). Its method's maps may be
-    combined with mutual scoring of the test images (models/ensemble/mutual_scoring.py).
+    and of their windows or tiles where it looks at these too (models/branches.py). What adds to a method's
+    maps is a method around it (models/ensemble/).
 
     `fit` comes before `forward`, unless the method needs no references. Images come as Views, with tiles
     where it has a `layout` of them; a tensor (B,3,S,S) uint8 stands for whole images alone.
@@ -59,7 +57,6 @@ class Detector(nn.Module):
                 f"{len(backbone.layers)} of width {backbone.width}: use the backbone they were trained on."
             )
         self.backbone, self.method = backbone, method.to(backbone.device).eval()
-        self.mutual = MutualScoring() if method.options.with_batch else None
         self.encode = Encoder(backbone)
         self.image_size, self.settings, self.grid = image_size, windows, backbone.grid(image_size)
         default = WINDOW_CHUNK_PATCHES["cpu"]
@@ -94,13 +91,8 @@ class Detector(nn.Module):
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
         views = self.encode.moved(Views.of(images))
-        if self.mutual is None:
-            features = self.method.features(self.encode, views, self.memories.whole)
-        else:
-            features = self.mutual.features(self.encode, views, self.method.want)
-        found = self.method.combine(self.final_maps(views, features, match), self.side)
-        if self.mutual is not None:
-            found = self.mutual.combined(found, features)
+        features = self.method.features(self.encode, views, self.memories.whole)
+        found = self.method.combine(self.final_maps(views, features, match), self.side, features)
         return replace(found, base=self.counted.only(found.base, views.roi))
 
     def final_maps(self, views: Views, features: Features, match: Matching | None = None) -> OfBranches:
@@ -155,8 +147,6 @@ class Detector(nn.Module):
             raise ModelError("There is no reference; only --fd none works without.")
         self.memories = Memories()  # free the old ones before the new ones are made
         self.method.forget()
-        if self.mutual is not None:
-            self.mutual.own_scales = None
         views, memories = Views.of(references), dict[str, Memory]()
         for name, branch in self.branches.items():
             if not self._shares_memory(name):
@@ -166,8 +156,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def take_test_images(self, batches: Iterable[Views], count: int) -> None:
-        """Gives the method or mutual scoring the `count` test images that stand for all of them; what it saw
-        before is forgotten."""
+        """Gives the method the `count` test images that it compares; what it saw before is forgotten."""
 
         def tokens_of_tiles(views: Views) -> Tensor:
             (features,) = self.tiles.encoded(self.encode, views, NOTHING_MORE)
@@ -180,15 +169,12 @@ class Detector(nn.Module):
             for views in batches:
                 yield Seen(views.digests(), whole(views), map(tiles, [] if views.tiles is None else [views]))
 
-        if self.mutual is None:
-            self.memories = self.method.take_test_images(seen(), count)
-        else:
-            self.mutual.take_test_images(seen(), count, self.backbone.device)
+        self.memories = self.method.take_test_images(seen(), count, self.backbone.device)
 
     @property
     def takes_test_images(self) -> bool:
         """Whether `take_test_images` has to be called before `forward`."""
-        return self.method.transductive or self.mutual is not None
+        return self.method.takes_test_images
 
     def lay_tiles(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Decides how photographs are cut into tiles from the references' sizes (width, height); forgets
@@ -200,7 +186,7 @@ class Detector(nn.Module):
     def set_category(self, category: str) -> None:
         """From now on text names this category, where each has words of its own."""
         if self.directions:
-            self.method.directions = self.directions[category].to(self.backbone.device)
+            self.method.alone().directions = self.directions[category].to(self.backbone.device)
 
     def with_method(
         self, method: Method, memories: Memories | None = None, windows: WindowConfig | None = None
@@ -208,7 +194,7 @@ class Detector(nn.Module):
         """A detector of the same backbone and settings, or with other `windows`, of another method and its
         memories."""
         other = Detector(self.backbone, method, self.image_size, windows or self.settings, self.at_once)
-        other.encode, other.directions, other.mutual = self.encode, self.directions, self.mutual
+        other.encode, other.directions = self.encode, self.directions
         other.layout, other.counted = self.layout, self.counted
         other.memories = memories or Memories()
         return other
@@ -216,15 +202,13 @@ class Detector(nn.Module):
     def another(self, windows: WindowConfig | None = None) -> Detector:
         """A detector of the same backbone and settings, or with other `windows`, without memory and test
         images; trained heads are shared."""
-        other = self.with_method(self.method.copied(), windows=windows)
-        other.layout, other.mutual = None, self.mutual and MutualScoring()
+        other = self.with_method(self.method.unfitted(), windows=windows)
+        other.layout = None
         return other
 
     def copied(self) -> Detector:
         """A detector with the same memories, that goes its own way from now on."""
-        other = self.with_method(self.method.copied(), self.memories)
-        other.mutual = copy(self.mutual)
-        return other
+        return self.with_method(self.method.copied(), self.memories)
 
     def without(self, reference: int, references: int) -> Detector:
         """A detector as this one, but for one of its `references`, which it has never seen."""
@@ -233,9 +217,7 @@ class Detector(nn.Module):
 
     def of_whole_images(self) -> Detector:
         """It without windows and mutual scoring, and with its memory of whole images."""
-        other = self.with_method(self.method.copied(), Memories(self.memories.whole), NO_WINDOWS)
-        other.mutual = None
-        return other
+        return self.with_method(self.method.alone().copied(), Memories(self.memories.whole), NO_WINDOWS)
 
     @property
     def side(self) -> int:

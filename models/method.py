@@ -111,13 +111,15 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
 
     want: features that it needs besides `tokens`. scales: names of the equal groups of its maps that are
     divided by the scale of held-out references. hottest: the map value at the high end of heat maps, where
-    no reference sets it. groups: the number of equal groups of its maps. The rest is in its facts.
+    no reference sets it. groups: the number of equal groups of its maps. takes_test_images: whether
+    `take_test_images` comes before it is fitted. The rest is in its facts.
     """
 
     groups: ClassVar[int] = 1
     want: frozenset[str] = frozenset()
     scales: tuple[str, ...] = ()
     hottest: float = 1.0
+    takes_test_images: bool = False
     calibration: Tensor
     directions: Tensor
 
@@ -140,6 +142,16 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         """An independent copy, which shares the trained parameters."""
         return deepcopy(self, {id(part): part for part in self.parameters()})
 
+    def unfitted(self) -> Self:
+        """An independent copy that has seen no images; it shares the trained parameters."""
+        other = self.copied()
+        other.forget()
+        return other
+
+    def alone(self) -> Method:
+        """The method without what compares test images."""
+        return self
+
     @property
     def needs_references(self) -> bool:
         """Whether it must be fitted to references before it can score."""
@@ -157,8 +169,9 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         tensor, ValueError for a method without memory."""
         raise ValueError(f"method {self.name} has no memory")
 
-    def take_test_images(self, seen: Iterable[Seen], count: int) -> Memories:
-        """The memories of `count` test images, for a `transductive` method."""
+    def take_test_images(self, seen: Iterable[Seen], count: int, device: torch.device) -> Memories:
+        """The memories of `count` test images, for a method that `takes_test_images`; `device`: the
+        backbone's."""
         raise NotImplementedError
 
     def features(self, encode: Encoder, views: Views, memory: OwnMemory | None) -> Features:
@@ -217,9 +230,9 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         fine = smoothed(resized(tiles, side), TILE_SIGMA)
         return self.summarise((resized(maps, side) + fine) / 2)
 
-    def combine(self, maps: OfBranches, side: int) -> ScoreMaps:
+    def combine(self, maps: OfBranches, side: int, features: Features) -> ScoreMaps:
         """Final maps of B images, of whole ones (M,B,G,G), tiles (M,B,H,W) and windows (M,B,G,G) -> maps
-        (B,side,side) and raw scores."""
+        (B,side,side) and raw scores. `features`: of the whole images, for what adds more to them."""
         if maps.tiles is not None:
             base, score = self.with_tiles(maps.whole, maps.tiles, side)
         else:

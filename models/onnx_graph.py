@@ -159,7 +159,7 @@ class DetectorGraph(nn.Module):
         raw = detector.whole.raw_maps(method, detector.encode, memory, query)
         of_windows = self._raw_window_maps(pixels, detector.windows.grid)
         whole, windows = map(detector.counted_final, (raw, of_windows))
-        return method.combine(OfBranches(whole, windows=windows), detector.side)
+        return method.combine(OfBranches(whole, windows=windows), detector.side, features)
 
     def _raw_window_maps(self, pixels: Tensor, grid: WindowGrid) -> Tensor:
         """Images (B,3,S,S) uint8 -> raw maps stitched from all their windows (M,B,G,G)."""

@@ -24,6 +24,7 @@ from fdsl.thresholds.threshold import (
     NormalScores,
 )
 from fdsl.thresholds.threshold_prior import prior_of
+from models.ensemble.mutual_scoring import WithMutualScoring
 from models.features import ScoreMaps, join_score_maps
 from models.matching.candidates import Matching
 from utils.config import WindowConfig
@@ -93,9 +94,9 @@ def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: in
         peaks = [batch.scale_maps().max((2, 3)) for batch in held_out_batches(scorer, photographs, rotations)]
         by_scale = np.ascontiguousarray(np.concatenate(peaks).T)  # (S, photographs)
         method.set_scales([float(one.mean()) for one in by_scale])
-    if (mutual := scorer.detector.mutual) is not None:
+    if isinstance(method, WithMutualScoring):
         maps = join_score_maps([one.score() for one in held_out_batches(scorer, photographs, rotations)])
-        mutual.set_own_scales(float(maps.base.max((1, 2)).mean()), float(maps.base_score.mean()))
+        method.set_own_scales(float(maps.base.max((1, 2)).mean()), float(maps.base_score.mean()))
 
 
 def normal_scores(

@@ -87,6 +87,10 @@ class BatchMemory:
         """Itself: it holds no references."""
         return self
 
+    def __deepcopy__(self, _: object) -> BatchMemory:
+        """Itself: it does not change, and may take gigabytes."""
+        return self
+
     @classmethod
     def restored(cls, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
         """The memory whose `state` this is, on the CPU; ValueError for tokens that are not those of tiles."""
@@ -227,8 +231,9 @@ class Batch(BatchFacts, Method[BatchMemory]):
     """L maps: for each feature layer the distance of each patch to the other test images."""
 
     hottest = 0.5
+    takes_test_images = True
 
-    def take_test_images(self, seen: Iterable[Seen], count: int) -> Memories:
+    def take_test_images(self, seen: Iterable[Seen], count: int, device: torch.device) -> Memories:
         whole, tiles = memories_of(seen, count)
         return Memories(whole, tiles)
 

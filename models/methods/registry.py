@@ -35,7 +35,7 @@ class MethodFacts:
     takes_text: ClassVar[bool] = False
     reads_text: bool = False
     length_of_discrepancy: ClassVar[bool] = False
-    of_distances: ClassVar[bool] = False
+    of_distances: bool = False
     components: ClassVar[tuple[str, ...]] = ()
     own_score: ClassVar[str] = ""
     image_score: ClassVar[str] = "max"

@@ -122,7 +122,7 @@ def test_a_saved_detector_compares_with_what_it_was_shown(
     loaded = AnomalyDetector.load(tmp_path / "part.safetensors", model_config=tiny_configs, device="cpu")
     known, again = (one.scorer.detector for one in (made, loaded))
     memories = [
-        one.memories.whole if method == "batch" else one.mutual.test_images.memory for one in (known, again)
+        one.memories.whole if method == "batch" else one.method.test_images.memory for one in (known, again)
     ]
     assert (again.memories.tiles is not None) == (tiles == 2) and again.layout == known.layout
     assert len(memories[1].numbers) == len(shown) and memories[0].numbers == memories[1].numbers

@@ -6,6 +6,7 @@ import torch
 
 from fdsl.scoring import image_scores
 from models.detector import Detector
+from models.ensemble.mutual_scoring import WithMutualScoring
 from models.matching.memory_bank import nearest_index
 from models.methods.registry import METHODS
 from models.onnx_graph import DetectorGraph, StitchInOne, nearest_in_parts
@@ -133,9 +134,10 @@ def test_windows_are_stitched_as_one_after_the_other(grid, size, stride):
     ),
 )
 def test_what_cannot_be_a_graph_is_refused(tiny_backbone, method, options, windows, words):
-    heads = METHODS[method].load().of_heads(32, 2, MethodConfig(**options), None)
+    made = METHODS[method].load().of_heads(32, 2, MethodConfig(**options), None)
+    made = WithMutualScoring(made) if options else made
     with pytest.raises(ModelError, match=words) as raised:
-        DetectorGraph(Detector(tiny_backbone, heads, SIDE, windows), "max")
+        DetectorGraph(Detector(tiny_backbone, made, SIDE, windows), "max")
     assert str(raised.value).count(". ") == 0 and str(raised.value).endswith(".")
 
 

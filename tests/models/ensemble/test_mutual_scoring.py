@@ -12,6 +12,7 @@ from fdsl.references.transductive import MOST, encode_test_images, sample_of
 from fdsl.scoring import Scorer
 from fdsl.thresholds.leave_one_out import set_scales
 from models.detector import NO_WINDOWS, Detector
+from models.ensemble.mutual_scoring import WithMutualScoring
 from models.method import Memories
 from models.methods.batch import Batch, mutual_scores
 from models.methods.nearest import Nearest
@@ -34,7 +35,7 @@ def photos():
 
 def detector_of(backbone, method=Batch, windows=NO_WINDOWS, **options):
     made = method(backbone.width, len(backbone.layers), MethodConfig(use_nam=False, **options))
-    return Detector(backbone, made, SIDE, windows)
+    return Detector(backbone, WithMutualScoring(made) if options.get("with_batch") else made, SIDE, windows)
 
 
 def tokens_of(backbone, image):
@@ -158,7 +159,7 @@ def test_what_it_was_shown_is_compared_once(tiny_backbone, photos, monkeypatch, 
     with_test_images(detector, photos[:4])
     if with_batch:
         detector.fit(photos[4:])
-        detector.mutual.set_own_scales(0.2, 0.3)
+        detector.method.set_own_scales(0.2, 0.3)
     first = detector(photos[:4])
     assert sum(asked) == 4
     again = detector(photos[:4])
@@ -174,7 +175,7 @@ def test_tokens_of_test_images_serve_a_method_with_references_too(tiny_backbone,
     detector.fit(photos[4:])
     before = counted.images
     detector(photos[:4])
-    assert counted.images == before and detector.mutual.test_images.memory.tokens.dtype == torch.float32
+    assert counted.images == before and detector.method.test_images.memory.tokens.dtype == torch.float32
 
 
 def test_a_photograph_that_is_there_twice_does_not_speak_for_itself(tiny_backbone, photos):
@@ -219,7 +220,7 @@ def test_beside_a_method_both_count_alike_on_one_scale(tiny_backbone, method, wi
     alone = Scorer(detector_of(tiny_backbone))
     encode_test_images(alone, photographs[2:], 4)
     mutual = alone(alone.to_batch(photographs[2:]), names)
-    own_map, own_score = beside.detector.mutual.own_scales
+    own_map, own_score = beside.detector.method.own_scales
     expected_score = [
         (own / (own + own_score) + other / (other + np.median(mutual.base_score))) / 2
         for own, other in zip(before.base_score, mutual.base_score)

@@ -265,7 +265,7 @@ def test_levels_come_from_held_out_references(clips, windows, with_batch):
     before = scorer.scale_maps(scorer.to_batch(photographs[2:]), ["a", "b"])
     assert before.shape == (2, 3, GRID, GRID)
     set_scales(scorer, photographs[:2])
-    levels = detector.method.calibration
+    levels = detector.method.alone().calibration
     assert len(levels) == 3 and bool((levels > 0).all())
     held = [scorer.without(number, 2) for number in range(2)]
     own = [one.scale_maps(one.to_batch([photo]), ["r"]) for one, photo in zip(held, photographs)]
