@@ -56,12 +56,12 @@ def build_detector(
                 f"trained with ({checkpoint.config.fingerprint}); give the same weights with --pretrained."
             )
         method = make_method(config, checkpoint.width, checkpoint.blocks, checkpoint.state)
-    detector = Detector(backbone, method, config.backbone.image_size, config.windows)
-    detector.restrict(None if roi is None else torch.from_numpy(roi))
     if method.reads_text and config.options.object == BY_CATEGORY:
         names = list(categories)
         named = [replace(config.options, object=object_of(name)) for name in names]
-        detector.directions = dict(zip(names, text_directions(config.backbone, named)))
+        method.alone().by_category = dict(zip(names, text_directions(config.backbone, named)))
+    detector = Detector(backbone, method, config.backbone.image_size, config.windows)
+    detector.restrict(None if roi is None else torch.from_numpy(roi))
     return detector
 
 

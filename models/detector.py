@@ -66,7 +66,6 @@ class Detector(nn.Module):
         self.layout: TileLayout | None = None
         self.memories = Memories()
         self.counted = CountedPatches(None, backbone.device)
-        self.directions: dict[str, Tensor] = {}  # category -> the directions (2,D) of its own words
 
     @property
     def of_distances(self) -> bool:
@@ -183,19 +182,13 @@ class Detector(nn.Module):
         patch = self.backbone.patch_size
         self.layout = tiles_for(sizes, self.settings.tiles, self.grid, patch) if sizes else None
 
-    def set_category(self, category: str) -> None:
-        """From now on text names this category, where each has words of its own."""
-        if self.directions:
-            self.method.alone().directions = self.directions[category].to(self.backbone.device)
-
     def with_method(
         self, method: Method, memories: Memories | None = None, windows: WindowConfig | None = None
     ) -> Detector:
         """A detector of the same backbone and settings, or with other `windows`, of another method and its
         memories."""
         other = Detector(self.backbone, method, self.image_size, windows or self.settings, self.at_once)
-        other.encode, other.directions = self.encode, self.directions
-        other.layout, other.counted = self.layout, self.counted
+        other.encode, other.layout, other.counted = self.encode, self.layout, self.counted
         other.memories = memories or Memories()
         return other
 

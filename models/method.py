@@ -127,6 +127,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         """`width` C and number of `blocks` L of the backbone's tokens."""
         super().__init__()
         self.width, self.blocks, self.options = width, blocks, options or MethodConfig()
+        self.by_category: dict[str, Tensor] = {}  # the directions (2,D) of each category's own words
         if self.scales:
             self.register_buffer("calibration", torch.zeros(len(self.scales)))
 
@@ -151,6 +152,11 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     def alone(self) -> Method:
         """The method without what compares test images."""
         return self
+
+    def set_category(self, category: str) -> None:
+        """From now on text names this category, where each has words of its own."""
+        if self.by_category:
+            self.directions = self.by_category[category].to(self.directions.device)
 
     @property
     def needs_references(self) -> bool:

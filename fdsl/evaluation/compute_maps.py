@@ -52,7 +52,7 @@ class CategoryJob:
                 split.validation.get(category, []),
             )
         )
-        detector.set_category(category)
+        detector.method.set_category(category)
         return cls(category, scorer, shots, tested, validation, [run])
 
     @property

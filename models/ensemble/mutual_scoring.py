@@ -132,6 +132,9 @@ class WithMutualScoring(Method[Memory]):
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         return self.own.summarise(maps)
 
+    def set_category(self, category: str) -> None:
+        self.own.set_category(category)
+
     def set_scales(self, values: Sequence[float]) -> None:
         self.own.set_scales(values)
 
