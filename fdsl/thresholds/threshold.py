@@ -131,7 +131,8 @@ class NormalScores:
         if self.references < 2:
             return f"From 1 reference: it cannot show how normal images differ from each other. {cure}"
         return (
-            f"From {_counted(self.references)}: expect several times the target rate for some draws. {cure}"
+            f"From {_counted(self.references)}: expect several times the target rate for some sets of them. "
+            f"{cure}"
         )
 
     @property
