@@ -35,8 +35,6 @@ def mosaic(
         row, column = divmod(index, 2)
         corner = edges[column], edges[row]
         sides = edges[column + 1] - edges[column], edges[row + 1] - edges[row]
-        if min(sides) == 0:
-            continue
         photo.paste(image.resize(sides, Image.Resampling.BICUBIC), corner)
         if mask is not None:
             defects.paste(mask.resize(sides, Image.Resampling.BILINEAR), corner)

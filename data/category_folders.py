@@ -14,18 +14,7 @@ from utils.errors import DataError
 from utils.text import natural_key, printable
 
 NORMAL_NAMES = ("good", "ok", "normal")
-DEFECTIVE_NAMES = (
-    "ng",
-    "nok",
-    "ko",
-    "bad",
-    "defect",
-    "defects",
-    "defective",
-    "anomaly",
-    "anomalous",
-    "abnormal",
-)
+DEFECTIVE_NAMES = tuple("ng nok ko bad defect defects defective anomaly anomalous abnormal".split())
 UNNAMED = "defect"  # the kind of a defect that no folder names
 
 

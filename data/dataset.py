@@ -23,9 +23,9 @@ from data.augment import chance, mosaic, random_crop
 from data.images import open_image
 from data.masks import mask_files, open_mask
 from data.photographs import AS_IT_IS, PhotographReader, image_to_pixels, mask_to_tensor, views_of
-from data.records import Record, stable_seed, with_masks
+from data.records import Record, stable_seed
 from data.synthetic import add_defect
-from utils.config import AUGMENTATIONS, SYNTHETIC
+from utils.config import SYNTHETIC
 from utils.errors import DataError
 from utils.limits import allow_pixels, most_pixels
 from utils.text import printable
@@ -78,8 +78,8 @@ class TrainingDataset(Dataset):
     """The records with the augmentation "mosaic" (published for MVTec AD), "crop" (for VisA), one of
     SYNTHETIC (half of the normal images with a synthetic defect) or "none".
 
-    An item's key is epoch * len + index, as EpochSampler gives it. Raises DataError for defects without a
-    mask, from which the heads would learn that defects are normal.
+    An item's key is epoch * len + index, as EpochSampler gives it. Of defects without a mask the heads would
+    learn that defects are normal: there may be none (`with_masks`).
     """
 
     def __init__(
@@ -90,16 +90,6 @@ class TrainingDataset(Dataset):
         augmentation: str = "none",
         seed: int = 0,
     ):
-        if augmentation not in AUGMENTATIONS:
-            raise DataError(
-                f"--augmentation {printable(augmentation)}: is not known; choose {', '.join(AUGMENTATIONS)}"
-            )
-        if len(with_masks(records)) < len(records):
-            first = next(record for record in records if record.anomalous and not record.mask_path)
-            raise DataError(
-                f"{printable(Path(root) / first.image_path)}: anomalous image without a mask; training needs "
-                "a mask for every defect"
-            )
         self.root, self.records = Path(root), list(records)
         self.image_size, self.augmentation, self.seed = image_size, augmentation, seed
         self.of_category = defaultdict(list)

@@ -87,14 +87,9 @@ def _contents(root: Path, names: list[str]) -> str:
     return f" (it holds {' and '.join(contents)})" if contents else ""
 
 
-def split_of(name: str) -> str | None:
-    """train or test for a folder of such a name, else None."""
-    return SPLIT_FOLDERS.get(name.casefold())
-
-
 def is_category(folders: list[str]) -> bool:
     """Whether a folder with these sub-folders is a category."""
-    return any(is_normal(name) or split_of(name) for name in folders)
+    return any(is_normal(name) or name.casefold() in SPLIT_FOLDERS for name in folders)
 
 
 def read_category(root: Path, prefix: str, category: str) -> CategoryReading:
@@ -102,7 +97,7 @@ def read_category(root: Path, prefix: str, category: str) -> CategoryReading:
     reading = CategoryReading(category)
     folders = list_folders(root / prefix)
     mask_folders = [f"{prefix}{name}" for name in folders if is_mask_folder(name)]
-    splits = {name: split for name in folders if (split := split_of(name))}
+    splits = {name: split for name in folders if (split := SPLIT_FOLDERS.get(name.casefold()))}
     for name in splits:
         inner = list_folders(root / prefix / name)
         mask_folders += [f"{prefix}{name}/{one}" for one in inner if is_mask_folder(one)]
@@ -163,11 +158,5 @@ def _note_masks(reading: CategoryReading, masks: Masks) -> None:
 
 LAYOUT = Layout("folder", scan, needs_masks=False)
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Prints how a folder is read; returns the exit code, 2 after an error."""
-    return run_script(LAYOUT, None, __doc__, arguments)
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda _: run_script(LAYOUT, None, __doc__))

@@ -20,7 +20,7 @@ logger = logging.getLogger("fdsl")
 NARROW = 8  # a band of values this many times narrower than its nominal range becomes the range,
 MARGIN = 0.1  # widened below and above by this share of it
 SIGNED_TOPS = (0.5, 1.0)  # floats about zero: of v - 0.5, and of 2 v - 1, where v runs from 0 to 1
-SIGNED_BITS = (8, 10, 12, 14, 16)
+BITS = (8, 10, 12, 14, 16)  # of a full depth
 LOPSIDED = 4  # a signed range reaches at most so many times farther on one side of zero than on the other
 FEW_LEVELS = 32  # an image with fewer grey levels hides defects in its steps
 LEVELS = 255  # steps between black and white of 8 bits
@@ -123,16 +123,19 @@ def range_of(low: float, high: float, whole: bool, step: float = 0.0) -> GreyRan
     """
     if step:
         return _range_of_steps(low, high, step)
+    span, reach = high - low, high
     if low < 0 < high and max(high / -low, -low / high) <= LOPSIDED:
-        return _signed_range(low, high, whole)
-    tops = [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)]
-    if not whole and low >= 0 and high <= ABOVE_ONE:
-        tops = [1.0]
-    top = next((top for top in tops if high <= top or top == 1.0), None)
-    span = high - low
-    if top is not None and low >= 0 and span * NARROW >= top:
-        return GreyRange(0.0, top)
-    return _band(low, high)
+        depths = [(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) for bits in BITS]
+        depths = depths if whole else [(-top, top) for top in SIGNED_TOPS]
+    elif not whole and 0 <= low and high <= ABOVE_ONE:
+        depths, reach = [(0.0, 1.0)], min(high, 1.0)
+    else:
+        depths = [(0.0, 2.0**bits - 1) for bits in BITS]
+    for black, white in depths:
+        if black <= low and reach <= white and span * NARROW >= white - black:
+            return GreyRange(black, white)
+    margin = MARGIN * span if span > 0 else 1.0
+    return GreyRange(low - margin, high + margin)
 
 
 def _range_of_steps(low: float, high: float, step: float) -> GreyRange:
@@ -147,21 +150,6 @@ def _range_of_steps(low: float, high: float, step: float) -> GreyRange:
     below = (LEVELS - seen) // 2
     begin = low - step * (min(below, DARKEST) if 2 * seen > LEVELS else below)
     return GreyRange(begin, begin + width)
-
-
-def _signed_range(low: float, high: float, whole: bool) -> GreyRange:
-    ranges = [GreyRange(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) for bits in SIGNED_BITS]
-    if not whole:
-        ranges = [GreyRange(-top, top) for top in SIGNED_TOPS]
-    for one in ranges:
-        if one.low <= low and high <= one.high and (high - low) * NARROW >= one.high - one.low:
-            return one
-    return _band(low, high)
-
-
-def _band(low: float, high: float) -> GreyRange:
-    margin = MARGIN * (high - low) if high > low else 1.0
-    return GreyRange(low - margin, high + margin)
 
 
 def doubts(values: np.ndarray, grey: GreyRange) -> str:

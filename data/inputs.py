@@ -49,7 +49,7 @@ def find_images(inputs: Sequence[str | Path], without: Sequence[str | Path] = ()
     missing input.
     """
     left_out = {os.path.realpath(folder) for folder in without}
-    given_before: set[int] = set()
+    given_before: set[int | None] = set()
     may_repeat = len(inputs) > 1 or not all(os.path.lexists(given) for given in inputs)
     for given in inputs:
         text = os.fspath(given)
@@ -68,9 +68,11 @@ def find_images(inputs: Sequence[str | Path], without: Sequence[str | Path] = ()
         else:
             raise _missing(text)
         for path, reason in paths:
+            place = hash(os.path.abspath(path)) if may_repeat else None
             if reason:
                 yield Listed(as_key(path), None, reason)
-            elif not may_repeat or not _is_repeated(path, given_before):
+            elif place is None or place not in given_before:
+                given_before.add(place)
                 name = path if len(inputs) > 1 else _relative(path, root or ".")
                 yield Listed(as_key(name.replace(os.sep, "/")), Path(path))
 
@@ -144,15 +146,6 @@ def _missing(given: str) -> DataError:
     return DataError(
         f"{printable(given)}: is neither a file, a folder nor a pattern that could match one; check the path"
     )
-
-
-def _is_repeated(path: str, given_before: set[int]) -> bool:
-    """Whether this file was given before, perhaps by another input; adds its hash to those given."""
-    place = hash(os.path.abspath(path))
-    if place in given_before:
-        return True
-    given_before.add(place)
-    return False
 
 
 def list_images(inputs: str | Path | Sequence[str | Path]) -> list[Path]:

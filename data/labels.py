@@ -22,11 +22,8 @@ NORMAL_LABELS = frozenset(
     ("false", "no", "n", "normal", "pass", "passed", "io", "i.o.", "negative", "neg", "inlier", *NORMAL_NAMES)
 )
 ANOMALOUS_LABELS = frozenset(
-    (
-        *("true", "yes", "y", "bad", "anomaly", "anomalous", "abnormal", "defect", "defective", "broken"),
-        *("fail", "failed", "nok", "not ok", "ng", "nio", "n.i.o.", "positive", "pos", "outlier", "reject"),
-        "rejected",
-    )
+    "true,yes,y,bad,anomaly,anomalous,abnormal,defect,defective,broken,fail,failed,nok,not ok,ng,nio,n.i.o.,"
+    "positive,pos,outlier,reject,rejected".split(",")
 )
 
 

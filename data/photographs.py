@@ -197,7 +197,9 @@ def read_ahead(
             if reader.masks is not None and stamp is not None:  # another mask is another photograph
                 stamp["digest"] = reader.masks.digest_with(path, stamp["digest"])
             views = views_of(photo, size, layout)
-            doubt = _pages(path) or "".join(doubts_of([path], reader.grey))
+            doubt = "".join(doubts_of([path], reader.grey))
+            if more := pages_left_out(path):
+                doubt = f"{printable(path.name)}: only its first page is read, {more} more are left out"
             if stamped and stamp is None:
                 raise DataError("was written while it was read; give it again")
             return Loaded(name, photo, views, "", doubt, stamp, path if os.path.isfile(path) else None)
@@ -205,11 +207,6 @@ def read_ahead(
             return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "), stamp=stamp)
 
     return computed_ahead(read, items, max(1, threads), ahead)
-
-
-def _pages(path: Path) -> str:
-    more = pages_left_out(path)
-    return f"{printable(path.name)}: only its first page is read, {more} more are left out" if more else ""
 
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

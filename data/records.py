@@ -62,8 +62,6 @@ def sample_references(
     import torch  # for its generator only: late, for it takes seconds
 
     normal = {r.image_path: r for r in records if not r.anomalous and r.category == category}
-    if k < 0:
-        raise DataError(f"--k-shot {k}: must not be negative; give the number of references to sample")
     if k > len(normal):
         raise DataError(
             f"category {printable(category)}: has {len(normal)} normal training images, {k} references are "

@@ -116,9 +116,9 @@ class CommandLine(argparse.ArgumentParser):
 
     def format_short(self) -> str:
         """What --help prints: the first sentence, the first examples, and the usual flags."""
-        summary, examples = _beginning(self.description or "")
+        summary, examples, *_ = *(self.description or "").strip().split("\n\n"), "", ""
         formatter = argparse.RawDescriptionHelpFormatter(self.prog, max_help_position=36)
-        formatter.add_text(summary)
+        formatter.add_text(" ".join(summary.splitlines()))
         formatter.add_text(examples)
         formatter.start_section("usual flags")
         formatter.add_arguments([_brief(self.flag(name)) for name in self.common])
@@ -208,12 +208,6 @@ def _in_force(args: argparse.Namespace) -> argparse.Namespace:
 def _name(action: argparse.Action) -> str:
     """A flag's name, without --; of one that can be switched off its plain one."""
     return next(flag for flag in action.option_strings if flag.startswith("--")).removeprefix("--")
-
-
-def _beginning(description: str) -> tuple[str, str]:
-    """The first paragraph of a command's description, and its first examples."""
-    summary, examples, *_ = *description.strip().split("\n\n"), "", ""
-    return " ".join(summary.splitlines()), examples
 
 
 def _brief(action: argparse.Action) -> argparse.Action:

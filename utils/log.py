@@ -61,10 +61,6 @@ def only_from(level: int) -> None:
             handler.setLevel(level)
 
 
-def _is_logged(level: int) -> bool:
-    return all(handler.level <= level for handler in logger.handlers if isinstance(handler, _Console))
-
-
 def warn(sentences: Sequence[str]) -> None:
     """Logs warnings, at most MOST_WARNINGS of them, and the number of the others."""
     for sentence in sentences[:MOST_WARNINGS]:
@@ -115,7 +111,8 @@ def progress(
     `total` (None: unknown) and the rate count `size(item)`, for instance the images of a batch; `note()` is
     displayed after them.
     """
-    listener, is_logged, bar = _listener.get(), _is_logged(logging.INFO), None
+    listener, bar = _listener.get(), None
+    is_logged = all(one.level <= logging.INFO for one in logger.handlers if isinstance(one, _Console))
     start = last = time.monotonic()
     done = 0
     with contextlib.ExitStack() as open_bar:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache, wraps
 from types import UnionType
 from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
@@ -22,6 +23,7 @@ from utils.text import in_words, one_line
 Function = TypeVar("Function", bound=Callable[..., Any])
 Stored = TypeVar("Stored")
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
+NO_NAME = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of pairs that stand for no byte of a name
 INLINE = {"inline": True}  # metadata of a field whose dataclass is stored among the values of the outer one
 # What an option may need to have an effect: local windows, trained heads, a method that searches for nearest
 # patches, one with components, text. fdsl/config/resolve.py decides which of them a configuration has.
@@ -106,7 +108,9 @@ class Option:
             return right and (self._in_span(value) or value == self.default)
         if self.kind is bool:
             return type(value) is bool
-        return value in self.choices if self.choices else is_stored_text(value)
+        if self.choices:
+            return value in self.choices
+        return isinstance(value, str) and len(value) <= LONGEST_TEXT and "\0" not in value
 
     def _in_span(self, value: float) -> bool:
         low, high = self.span or (value, value)
@@ -276,6 +280,9 @@ def as_stored(config: Any, places: bool = True) -> dict[str, Any]:
     return values
 
 
+hints_of = cache(get_type_hints)
+
+
 def from_stored(kind: type[Stored], stored: Any) -> Stored:
     """The dataclass that `as_stored` was given; ConfigError, a few words, for missing or unknown names, and
     for values of another type or that no flag takes."""
@@ -291,7 +298,9 @@ def from_stored(kind: type[Stored], stored: Any) -> Stored:
 def _take_out(kind: type[Stored], rest: dict[str, Any]) -> Stored:
     """`from_stored` of values that may hold more; its own are taken out."""
     values = {}
-    for one, hint in _hints_of(kind):
+    hints = hints_of(kind)
+    for one in fields(kind):
+        hint = hints[one.name]
         inner = next((part for part in (hint, *get_args(hint)) if is_dataclass(part)), None)
         if "inline" in one.metadata:
             values[one.name] = _take_out(hint, rest)
@@ -307,12 +316,6 @@ def _take_out(kind: type[Stored], rest: dict[str, Any]) -> Stored:
     return kind(**values)
 
 
-@cache
-def _hints_of(kind: type) -> list[tuple[Field, Any]]:
-    hints = get_type_hints(kind)
-    return [(one, hints[one.name]) for one in fields(kind)]
-
-
 def is_of(hint: Any, value: Any) -> bool:
     """Whether a JSON value is of an annotated type; a tuple is stored as a list, numbers are those of 64 bits
     and finite, text can be a file's name, and a TypedDict has no other keys."""
@@ -324,7 +327,7 @@ def _check_of(hint: Any) -> Callable[[Any], bool]:
     kind, parts = get_origin(hint), get_args(hint)
     checks = [_check_of(part) for part in parts if part is not Ellipsis]
     if is_typeddict(hint):
-        of_keys = {name: _check_of(part) for name, part in get_type_hints(hint).items()}
+        of_keys = {name: _check_of(part) for name, part in hints_of(hint).items()}
         return lambda value: (
             type(value) is dict
             and hint.__required_keys__ <= value.keys() <= of_keys.keys()
@@ -347,21 +350,8 @@ def _check_of(hint: Any) -> Callable[[Any], bool]:
     if hint is int:
         return lambda value: type(value) is int and abs(value) <= sys.maxsize
     if hint is str:
-        return lambda value: type(value) is str and _is_encodable(value)
+        return lambda value: type(value) is str and not NO_NAME.search(value)
     return lambda value: type(value) is hint
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def is_stored_text(value: Any) -> bool:
-    """Whether a stored value is text of at most LONGEST_TEXT characters."""
-    return isinstance(value, str) and len(value) <= LONGEST_TEXT and "\0" not in value
 
 
 def without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

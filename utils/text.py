@@ -6,7 +6,6 @@ import codecs
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +63,7 @@ def as_file(what: str, value: Any) -> Path:
 def one_line(text: object, limit: int = 160) -> str:
     """An untrusted text, for instance an error's, as part of a one-line sentence: control characters are
     escaped."""
-    short = " ".join(str(text).split())[:limit]
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in short)
+    return printable(" ".join(str(text).split())[:limit])
 
 
 def shortened(sentence: str) -> str:
@@ -110,11 +108,6 @@ def first_line(error: BaseException, limit: int = 160) -> str:
     """The first line of an error's text, cut to `limit` characters."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:limit]
-
-
-def in_flags(settings: Mapping[str, Any]) -> str:
-    """Settings as the flags that set them: `--image-size 448 --layers 3 6`."""
-    return " ".join(f"--{name.replace('_', '-')} {in_words(value)}" for name, value in settings.items())
 
 
 def in_words(value: Any) -> str:

@@ -14,7 +14,7 @@ from models.methods.registry import METHODS
 from utils.arguments import number
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.options import CommandOptions, Option, options_of, without
-from utils.text import in_flags
+from utils.text import in_words
 
 logger = logging.getLogger("fdsl")
 Flags = TypeVar("Flags", bound=CommandOptions)
@@ -32,8 +32,9 @@ def take_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """The given values (None: not given), and those that `--preset` adds, which are logged."""
     filled = with_preset(name, given)
     if name is not None:
-        added = {one: value for one, value in filled.items() if given.get(one) is None}
-        logger.info("preset %s: %s", name, in_flags(added))
+        added = {one.replace("_", "-"): filled[one] for one in filled if given.get(one) is None}
+        flags = (f"--{one} {in_words(value)}" for one, value in added.items())
+        logger.info("preset %s: %s", name, " ".join(flags))
     return filled
 
 

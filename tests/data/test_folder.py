@@ -12,6 +12,7 @@ from PIL import Image
 from data import folder, mvtec
 from data.catalogue import check_catalogue, open_catalogue
 from data.meta import read_meta, write_meta
+from data.prepare import run_script
 from data.records import sample_references, with_masks, without_references
 from tests.support.constants import SHARED
 from utils.errors import DataError
@@ -172,7 +173,7 @@ def test_folders_without_normal_images_are_refused(tmp_path, names, capsys):
     with pytest.raises(DataError, match="folder named good") as caught:
         folder.scan(tmp_path)
     assert "\n" not in str(caught.value)
-    assert folder.main([str(tmp_path)]) == 2
+    assert run_script(folder.LAYOUT, None, "", [str(tmp_path)]) == 2
     assert capsys.readouterr() == ("", f"data/folder.py: {caught.value}\n")
 
 
@@ -206,7 +207,7 @@ def test_dangling_links_are_named_and_links_to_folders_are_followed(tmp_path):
 def test_script_shows_how_a_folder_is_understood(tmp_path, capsys, monkeypatch):
     root = build(tmp_path / "cup", "good/1.png", "line\nbreak '\"\u7f3a/1.png", "masks/dent/1.png")
     monkeypatch.chdir(root)
-    assert folder.main(["."]) == 0
+    assert run_script(folder.LAYOUT, None, "", ["."]) == 0
     reported = capsys.readouterr().out
     for text in (
         ". is one category, cup",

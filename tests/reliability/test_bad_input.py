@@ -538,7 +538,7 @@ def test_scripts_of_the_datasets_say_what_is_wrong(tmp_path, capsys, dataset, gi
         (tmp_path / name).write_text(text)
     before = sorted(tmp_path.rglob("*"))
     if dataset == "folder":
-        code = data_folder.main([str(tmp_path)])
+        code = run_script(data_folder.LAYOUT, None, "", [str(tmp_path)])
     else:
         code = run_script({"visa": visa, "mvtec": mvtec}[dataset].LAYOUT, tmp_path, "", [str(tmp_path)])
     reported = capsys.readouterr().err

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from data import folder
+from data.prepare import run_script
 from fdsl.flags import export_flags
 from tests.support.photographs import draw
 from utils.command_line import CommandLine
@@ -55,6 +56,6 @@ def test_the_parser_of_scripts(capsys):
 def test_the_check_of_a_folder(tmp_path, capsys):
     for name in ("good/1.png", f"good/{HOSTILE}.png", f"{HOSTILE}/2.png"):
         draw(tmp_path / name, 1)
-    assert folder.main([str(tmp_path)]) == 0
-    assert folder.main([str(tmp_path / HOSTILE / "no")]) == 2
+    assert run_script(folder.LAYOUT, None, "", [str(tmp_path)]) == 0
+    assert run_script(folder.LAYOUT, None, "", [str(tmp_path / HOSTILE / "no")]) == 2
     assert is_clean(*capsys.readouterr())
