@@ -31,8 +31,7 @@ from models.backbone import normalise
 from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
 from models.methods.registry import METHODS
-from utils.arguments import whole
-from utils.command_line import CommandLine
+from utils.command_line import CommandLine, whole
 from utils.config import AUTO, BackboneConfig, MethodConfig, RuntimeOptions
 from utils.device import choose_device, choose_precision, use_threads
 

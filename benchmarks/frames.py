@@ -31,8 +31,8 @@ from benchmarks.shared import described
 from data.images import open_image
 from data.photographs import image_to_pixels
 from fdsl.references.fitted_references import Thumbnail
-from utils.arguments import whole
 from utils.command import run_command
+from utils.command_line import whole
 from utils.image_statistics import implausible_references, reason_of, statistics_of
 
 DRAWS, SHOTS = 1000, 4

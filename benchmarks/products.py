@@ -22,7 +22,7 @@ from data.photographs import mask_to_tensor, views_of
 from data.records import DATASETS, Catalogue, Record, without_references
 from fdsl.config.resolve import backbone_config
 from fdsl.flags.groups import add_options
-from utils.arguments import whole
+from utils.command_line import whole
 from utils.config import PAPER_SIDE, BackboneConfig, RuntimeOptions
 from utils.errors import ConfigError
 from utils.views import Views

@@ -19,12 +19,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from data.augment import chance, mosaic, random_crop
+from data.augment import add_defect, chance, mosaic, random_crop
 from data.images import open_image
 from data.masks import mask_files, open_mask
 from data.photographs import AS_IT_IS, PhotographReader, image_to_pixels, mask_to_tensor, views_of
 from data.records import Record, stable_seed
-from data.synthetic import add_defect
 from utils.config import SYNTHETIC
 from utils.errors import DataError
 from utils.limits import allow_pixels, most_pixels

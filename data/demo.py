@@ -2,7 +2,7 @@
 `python data/demo.py [DIR]`.
 
 DIR/mvtec has MVTec AD's layout (a woven fabric, a steel gear), DIR/visa has VisA's (leather). The products
-are rendered (data/demo_products.py), the defects are synthetic (data/synthetic.py).
+are rendered (data/demo_products.py), the defects are synthetic (data/augment.py).
 """
 
 import csv
@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data.augment import add_defect  # noqa: E402
 from data.demo_products import develop, expose, fabric, gear, leather  # noqa: E402
 from data.records import stable_seed  # noqa: E402
-from data.synthetic import add_defect  # noqa: E402
 from utils.command_line import CommandLine  # noqa: E402
 from utils.console import put_line  # noqa: E402
 

@@ -26,10 +26,10 @@ from pathlib import Path, PurePosixPath
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.catalogue import run_script
 from data.category_folders import CategoryReading, Masks, is_normal, note_loose_images, read_part
 from data.listing import list_folders, list_images, unread_below
 from data.masks import is_mask_folder
-from data.prepare import run_script
 from data.records import Catalogue, Layout, Record
 from utils.command import run_command
 from utils.errors import DataError

@@ -3,9 +3,12 @@ it. HEIC photographs, as telephones take them, are read where the package pillow
 
 import errno
 import importlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -17,6 +20,8 @@ from utils.live_sources import CLIPS, OF_CLIP
 from utils.text import printable
 from utils.tile_layout import Crops
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 STRIP = 2**20  # pixels that are scaled at once
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HOW = "install pillow-heif (pip install pillow-heif), or convert it to PNG or JPEG"
@@ -235,3 +240,21 @@ def _to_eight_bits(values: np.ndarray, grey: GreyRange) -> np.ndarray:
             raise ValueError("it holds values that are not finite numbers")
         scaled[start : start + rows] = np.clip(np.rint((strip - grey.low) * scale), 0, 255)
     return scaled
+
+
+def computed_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
+) -> Iterator[Result]:
+    """function(item) of each item, in order, by so many threads; at most `ahead` results wait."""
+    with ThreadPoolExecutor(threads, "ahead") as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from data.category_folders import NORMAL_NAMES
 from data.folder import scan
+from utils.console import warn
 from utils.errors import DataError
-from utils.log import warn
 from utils.text import decoded, printable
 
 logger = logging.getLogger("fdsl")

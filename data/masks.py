@@ -1,12 +1,14 @@
-"""Masks: which belongs to which photograph, by the names that people and public datasets give them; and their
-files as arrays."""
+"""Masks: which belongs to which photograph, by the names that people and public datasets give them; their
+files as arrays, and the saturation thresholds of defects."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -22,9 +24,13 @@ from data.images import (
     upright,
 )
 from data.listing import list_folders, list_images
+from data.records import Record
 from utils.errors import DataError
+from utils.files import read_json
+from utils.numbers import is_finite
 from utils.text import printable
 
+SATURATIONS = "defects_config.json"  # MVTec LOCO AD's file of saturation thresholds
 MOST_DEFECT = 0.6  # of a mask, from which on it may be inverted
 MASK_FOLDERS = ("masks", "mask", "ground_truth", "groundtruth", "ground truth")
 # NAME_mask.png, NAME-gt.png, NAME_label.bmp, NAME.bm.png and, as labelling programs write, mask_NAME.png
@@ -194,3 +200,73 @@ def _mask_values(image: Image.Image) -> np.ndarray:
         rgba = np.asarray(image.convert("RGBA"))
         return np.where(rgba[..., 3] > 0, rgba[..., :3].max(axis=2), np.uint8(0))
     return np.asarray(image.convert("RGB")).max(axis=2)
+
+
+class SaturatingRegion(NamedTuple):
+    """A region (H,W) bool, and its saturation: the share of its area in (0,1] from which on it counts as
+    detected completely."""
+
+    mask: np.ndarray
+    share: float
+
+
+@dataclass(frozen=True)
+class Saturations:
+    """A category's saturation thresholds by the value of a mask's pixels: in pixels or, for the values in
+    `relative`, as a share of the region's area. Each mask file is one region (Bergmann et al., Beyond Dents
+    and Scratches, IJCV 2022)."""
+
+    file: Path
+    thresholds: dict[int, float]
+    relative: frozenset[int]
+
+    @classmethod
+    def of(cls, root: Path, records: Sequence[Record]) -> Saturations | None:
+        """The thresholds in the nearest file above the records' masks; None without a file, or for an empty
+        list. DataError for other content."""
+        masks = [record.mask_path for record in records if record.mask_path]
+        above = PurePosixPath(masks[0]).parents if masks else ()
+        file = next(
+            (root / place / SATURATIONS for place in above if (root / place / SATURATIONS).is_file()), None
+        )
+        entries = None if file is None else read_json(file)
+        if file is None or entries == []:
+            return None
+        if not isinstance(entries, list) or not all(map(_is_entry, entries)):
+            raise DataError(
+                f"{printable(file)}: is not a list of entries with pixel_value, saturation_threshold and "
+                "relative_saturation, as MVTec LOCO AD has it; put the dataset's own file there, or remove it"
+            )
+        thresholds = {entry["pixel_value"]: float(entry["saturation_threshold"]) for entry in entries}
+        return cls(
+            file, thresholds, frozenset(one["pixel_value"] for one in entries if one["relative_saturation"])
+        )
+
+    def regions(self, mask: Path) -> list[SaturatingRegion]:
+        """The regions of a mask file, or of a folder of mask files, at the mask's own size. DataError for a
+        value without a threshold."""
+        regions = []
+        for file in mask_files(mask):
+            values = mask_values(file)
+            for value in np.unique(values[values != 0]).tolist():
+                if value not in self.thresholds:
+                    raise DataError(
+                        f"{printable(file)}: its value {value} is not in {printable(self.file)}, which has "
+                        "the saturation threshold of each value; mend one of them"
+                    )
+                region = values == value
+                regions.append(SaturatingRegion(region, self._share(value, int(region.sum()))))
+        return regions
+
+    def _share(self, value: int, area: int) -> float:
+        """The saturation of a region of `area` pixels as a share, rounded down to pixels, at least one."""
+        threshold = self.thresholds[value]
+        pixels = int(threshold * area) if value in self.relative else int(threshold)
+        return min(max(pixels, 1), area) / area
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("relative_saturation"), bool):
+        return False
+    value, threshold = entry.get("pixel_value"), entry.get("saturation_threshold")
+    return type(value) is int and value > 0 and is_finite(threshold) and threshold > 0

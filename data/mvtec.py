@@ -12,7 +12,7 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data import folder
-from data.prepare import run_script
+from data.catalogue import run_script
 from data.records import Catalogue, Layout
 from utils.command import run_command
 

@@ -20,11 +20,18 @@ import torch
 from PIL import Image
 
 from data.grey import doubts_of, find_range
-from data.images import open_image, pages_left_out, photograph_to_array, refuse_large, to_rgb, upright
+from data.images import (
+    computed_ahead,
+    open_image,
+    pages_left_out,
+    photograph_to_array,
+    refuse_large,
+    to_rgb,
+    upright,
+)
 from data.inputs import Listed, list_images
 from data.normalised import Normalisation, find_normalisation
 from data.region_of_interest import MaskFolders, own_roi
-from utils.ahead import computed_ahead
 from utils.archives import is_file
 from utils.errors import DataError
 from utils.files import Stamp, stamp_of

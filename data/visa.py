@@ -14,9 +14,9 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.catalogue import run_script
 from data.listing import list_folders, list_images, unread_below
 from data.meta import SPLITS, checked_name, checked_path
-from data.prepare import run_script
 from data.records import Catalogue, Layout, Record
 from utils.command import run_command
 from utils.errors import DataError

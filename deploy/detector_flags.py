@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.arguments import finite, whole
-from utils.command_line import CommandLine
+from utils.command_line import CommandLine, finite, whole
 from utils.errors import ConfigError
 from utils.limits import MAX_PIXELS
 from utils.lock import locked

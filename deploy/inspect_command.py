@@ -9,8 +9,8 @@ from pathlib import Path
 
 from deploy.detector_flags import MEMORY_CURE, alone_in, detector_command_line, graph_of, require_packages
 from utils import signals
-from utils.arguments import real
 from utils.command import run_command
+from utils.command_line import real
 
 LONGEST = 86400  # seconds
 SETTLE = 2.0  # seconds without a change, after which a file of --watch is at rest

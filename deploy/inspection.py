@@ -9,17 +9,15 @@ from typing import Any
 
 from PIL import Image
 
-from data.images import open_image
+from data.images import computed_ahead, open_image
 from data.inputs import Listed, find_images
 from deploy.detector_flags import facts_of
 from deploy.graph import Graph
 from deploy.pillow_pictures import add_picture
 from deploy.results import Folder
-from utils.ahead import computed_ahead
-from utils.console import put_json
+from utils.console import put_json, warn
 from utils.errors import DataError
 from utils.image_statistics import other_shape
-from utils.log import warn
 from utils.score_rows import row_of, skipped_summary
 from utils.text import printable
 

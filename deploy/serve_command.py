@@ -21,8 +21,8 @@ from deploy.detector_flags import (
     require_packages,
 )
 from utils import signals
-from utils.arguments import SHORTEST_TOKEN, token, whole
 from utils.command import run_command
+from utils.command_line import SHORTEST_TOKEN, token, whole
 from utils.errors import ConfigError
 
 if TYPE_CHECKING:

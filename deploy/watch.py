@@ -19,11 +19,10 @@ from deploy.graph import Graph
 from deploy.pillow_pictures import add_picture
 from deploy.row_journal import Journal, key
 from utils import signals
-from utils.console import put_json
+from utils.console import put_json, warn
 from utils.drift import Drift
 from utils.errors import DataError
 from utils.files import content_digest
-from utils.log import warn
 from utils.score_rows import row_of
 from utils.text import natural_key, printable
 

@@ -25,8 +25,8 @@ from models.method import Memory, Method
 from models.views.sliding_windows import WindowGrid
 from models.views.tile_maps import join_tiles
 from utils.config import QUARTER, WindowConfig
+from utils.console import progress
 from utils.errors import ModelError
-from utils.log import progress
 from utils.tile_layout import TileLayout
 from utils.views import Views
 

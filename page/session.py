@@ -19,8 +19,8 @@ from page.findings import Photograph, drift_of, judged_by, picture_of, write_res
 from page.fit import MODEL, Fit
 from page.scratch import remove
 from utils.config import AUTO
+from utils.console import progress_to
 from utils.errors import DataError
-from utils.log import progress_to
 
 RATES = (0.001, 0.01, 0.05, 0.1, 0.2)
 

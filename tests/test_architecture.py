@@ -132,7 +132,7 @@ def test_tests_and_benchmarks_do_not_need_each_other():
 def test_what_a_command_line_said_ends_in_flags():
     """Elsewhere it is typed settings: nothing handles what argparse gives but an entry script's main."""
     readers_of_words = [
-        ROOT / "utils" / f"{name}.py" for name in ("arguments", "console", "command_line", "settings_file")
+        ROOT / "utils" / f"{name}.py" for name in ("console", "command_line", "settings_file")
     ]
     scripts = {ROOT / "app.py", ROOT / "data" / "prepare.py", *readers_of_words}
     of_deploy = {

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils import signals
-from utils.console import open_what_is_closed, put, speaks
+from utils.console import only_from, open_what_is_closed, put, speaks, start_logging
 from utils.errors import MEMORY_CURE, ConfigError, DataError, ModelError, is_out_of_memory
-from utils.log import only_from, start_logging
 from utils.text import first_line, one_line, shortened
 
 logger = logging.getLogger("fdsl")

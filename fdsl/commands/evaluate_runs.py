@@ -15,9 +15,9 @@ from fdsl.evaluation.write_results import VALIDATION_MAPS, write_results
 from fdsl.scoring import NotFinite
 from fdsl.store.maps import RunMaps, join_run_maps, load_maps
 from models.methods.registry import METHODS
+from utils.console import only_from, start_logging
 from utils.device import seed_everything
 from utils.errors import DataError
-from utils.log import only_from, start_logging
 from utils.signals import how_to_continue
 from utils.text import printable
 from utils.world import World

@@ -14,11 +14,10 @@ from fdsl.api import AnomalyDetector
 from fdsl.inspection.score_files import Inspection, Row, Watch, finish, keep_apart, score
 from fdsl.store.journal import Totals
 from fdsl.store.prediction_folder import PredictionFolder, rank_journal
-from utils.console import put_json
+from utils.console import only_from, put_json
 from utils.drift import Drift
 from utils.errors import ConfigError, DataError
 from utils.lock import locked
-from utils.log import only_from
 from utils.score_rows import LISTED_SKIPPED, skipped_summary
 from utils.signals import WITH_SCORED, gently
 from utils.world import World

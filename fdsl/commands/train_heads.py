@@ -11,9 +11,9 @@ from fdsl.store.checkpoint import is_trained, save_checkpoint
 from fdsl.store.training_state import LOSS_COLUMNS
 from fdsl.training.loop import fit
 from fdsl.training.setup import PreparedTraining
+from utils.console import start_logging
 from utils.files import csv_text, remove_leftovers, write_text
 from utils.lock import locked
-from utils.log import start_logging
 from utils.signals import command_line
 from utils.world import World
 

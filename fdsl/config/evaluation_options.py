@@ -10,7 +10,7 @@ from pathlib import Path
 from data.records import DATASETS
 from fdsl.config.presets import preset_option
 from fdsl.config.run_config import RunConfig
-from utils.arguments import name_part
+from utils.command_line import name_part
 from utils.config import RuntimeOptions, at_least_one, max_pixels
 from utils.options import option
 

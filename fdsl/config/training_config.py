@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from data.records import DATASETS
 from fdsl.config.resolve import backbone_config, method_config
-from utils.arguments import name_part, save_interval
+from utils.command_line import name_part, save_interval
 from utils.config import (
     AUGMENTATIONS,
     MIXED,

@@ -28,9 +28,9 @@ from fdsl.report.tables import UNDEFINED, mean_and_spread, mean_and_std, text_ta
 from fdsl.scoring import image_scores
 from fdsl.store.maps import load_maps
 from utils.config import PAPER_SIDE
+from utils.console import progress
 from utils.errors import ConfigError
 from utils.files import read_json
-from utils.log import progress
 
 logger = logging.getLogger("fdsl")
 VALUES = ("mean", "std", "above_first", "low", "high")  # of each metric, in CSV and JSON

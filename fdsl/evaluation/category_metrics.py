@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.saturation import SaturatingRegion
+from data.masks import SaturatingRegion
 from fdsl.metrics.exact import ALL_METRICS, LOW_LIMIT, PRO_LIMIT, PixelMetrics, SaturatedPro, image_metrics
 from fdsl.metrics.overlap import Overlap
 from fdsl.scoring import image_scores, map_batches, upsample_maps

@@ -31,9 +31,9 @@ from fdsl.references.transductive import sample_of
 from fdsl.store.checkpoint import Checkpoint
 from models.methods.registry import METHODS
 from utils.config import ONLY_SYNTHETIC, OTHER_DATASET, SEVERAL
+from utils.console import warn
 from utils.errors import ConfigError, DataError
 from utils.limits import GreyRange
-from utils.log import warn
 from utils.text import printable
 
 logger = logging.getLogger("fdsl")

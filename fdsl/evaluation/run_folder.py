@@ -20,10 +20,10 @@ from fdsl.evaluation.run_name import name_of
 from fdsl.evaluation.summary_rows import load_run
 from fdsl.report.tables import metrics_table
 from fdsl.store.maps import FinishedCategories
+from utils.console import start_logging, warn
 from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
 from utils.lock import locked
-from utils.log import start_logging, warn
 from utils.options import as_stored, from_stored, without
 from utils.signals import command_line
 from utils.text import is_folder_name, one_line

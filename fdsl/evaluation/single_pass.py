@@ -23,9 +23,9 @@ from fdsl.factory import build_detector
 from fdsl.scoring import NotFinite, Scorer
 from models.detector import Detector
 from models.encoder import Encoder
+from utils.console import progress, warn
 from utils.device import worker_count
 from utils.limits import AUTO_TILES, MOST_TILES
-from utils.log import progress, warn
 from utils.memory import free_bytes
 from utils.options import as_stored
 from utils.signals import how_to_continue

@@ -12,10 +12,9 @@ import numpy as np
 from PIL import Image
 
 from data.images import image_size, open_image
-from data.masks import content_doubt, open_mask, rotation_doubt, size_doubt
+from data.masks import SaturatingRegion, Saturations, content_doubt, open_mask, rotation_doubt, size_doubt
 from data.photographs import mask_to_tensor
 from data.records import Record
-from data.saturation import SaturatingRegion, Saturations
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.category_metrics import Saturation, evaluate_category, threshold_of
@@ -30,10 +29,10 @@ from fdsl.scoring import upsample_maps
 from fdsl.store.maps import RunMaps, save_maps
 from models.features import ScoreMaps
 from models.methods.registry import METHODS
+from utils.console import progress, warn
 from utils.errors import ConfigError
 from utils.files import as_cell, csv_text, read_json, write_json, write_text
 from utils.limits import GreyRange
-from utils.log import progress, warn
 from utils.options import from_stored
 from utils.text import printable
 

@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 from fdsl.config.contradictions import OF_DETECTORS
 from fdsl.config.resolve import given_settings
 from fdsl.config.run_config import RunConfig
-from utils.arguments import name_part
-from utils.command_line import CommandLine
+from utils.command_line import CommandLine, name_part
 from utils.options import CommandOptions, nearest_name, option, options_of
 
 Settings = dict[str, list[str]]  # name of a setting -> its values as they were typed

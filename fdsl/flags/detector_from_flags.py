@@ -22,10 +22,10 @@ from fdsl.references.transductive import sample_of
 from models.methods.registry import METHODS
 from utils.command_line import CommandLine
 from utils.config import AUTO, BATCH
+from utils.console import progress
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
 from utils.live_sources import live_source
-from utils.log import progress
 from utils.options import without
 from utils.text import as_file
 

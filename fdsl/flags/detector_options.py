@@ -14,7 +14,7 @@ from fdsl.config.resolve import given_settings
 from fdsl.config.run_config import LOWEST_RATE, DetectorConfig, FittedConfig, RunConfig
 from fdsl.flags.groups import add_detector_options, add_option, add_options
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
-from utils.arguments import finite, or_word, real
+from utils.command_line import finite, or_word, real
 from utils.config import BATCH, RuntimeOptions, at_least_one, max_pixels
 from utils.options import CommandOptions, option, options_of
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from fdsl.config.presets import with_preset
 from models.methods.registry import METHODS
-from utils.arguments import number
+from utils.command_line import number
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.options import CommandOptions, Option, options_of, without
 from utils.text import in_words

@@ -11,8 +11,7 @@ from typing import ClassVar
 from fdsl.config.contradictions import OF_PAGE
 from fdsl.flags.detector_options import DetectorFlags, add_detector_flags
 from fdsl.flags.groups import add_options, read, take_preset
-from utils.arguments import SHORTEST_TOKEN, token
-from utils.command_line import CommandLine
+from utils.command_line import SHORTEST_TOKEN, CommandLine, token
 from utils.config import RuntimeOptions
 from utils.errors import ConfigError
 from utils.options import option

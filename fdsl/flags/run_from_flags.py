@@ -21,10 +21,10 @@ from fdsl.store.checkpoint import Checkpoint, load_checkpoint
 from fdsl.store.maps import FinishedCategories
 from models.methods.registry import METHODS
 from utils.config import BY_CATEGORY, OTHER_DATASET, WindowConfig, checkpoint_path
+from utils.console import logged_once
 from utils.device import use_threads
 from utils.errors import ConfigError, ModelError
 from utils.files import file_digest, sampled_digest
-from utils.log import logged_once
 from utils.options import given_of, options_of
 from utils.signals import command_line
 

@@ -35,12 +35,12 @@ from fdsl.store.journal import Journal, Totals
 from fdsl.store.prediction_folder import FOLDERS, LIST, PARTIAL, PredictionFolder
 from models.backbones.weights_io.check_weights import fingerprint
 from models.features import fuse
+from utils.console import progress
 from utils.device import worker_count
 from utils.drift import Drift
 from utils.errors import ConfigError, DataError
 from utils.files import write_bytes
 from utils.image_statistics import other_shape
-from utils.log import progress
 from utils.signals import command_line, how_to_continue
 from utils.text import without_password
 from utils.views import Views

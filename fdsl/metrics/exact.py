@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.saturation import SaturatingRegion
+from data.masks import SaturatingRegion
 from fdsl.metrics.overlap import Overlap
 from fdsl.metrics.pixel_scores import MEMORY_PIXELS, PixelScores, Population
 

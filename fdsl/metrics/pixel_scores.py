@@ -17,7 +17,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from data.saturation import SaturatingRegion
+from data.masks import SaturatingRegion
 
 MEMORY_PIXELS = 1 << 26  # exact up to here: 250 images of 518 px
 ANOMALOUS_COST = 4  # an anomalous pixel also holds its region's area, and an index while it is sorted

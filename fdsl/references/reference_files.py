@@ -12,8 +12,8 @@ from data.images import pages_left_out
 from data.inputs import find_images, list_images
 from data.listing import list_folders
 from data.masks import MASK_FOLDERS
+from utils.console import warn
 from utils.errors import DataError
-from utils.log import warn
 from utils.text import printable
 
 NOT_NORMAL = {*MASK_FOLDERS, "mask", "test", "test_public", "bad", "defect", "defects", "anomaly"}

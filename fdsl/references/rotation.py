@@ -19,7 +19,7 @@ from models.matching.candidates import Masked
 from models.matching.memory_bank import nearest_of
 from models.views.counted_patches import counting
 from utils.config import AUTO
-from utils.log import progress
+from utils.console import progress
 from utils.memory import sparing
 from utils.tile_layout import TileLayout
 

@@ -12,8 +12,8 @@ from PIL import Image
 from data.photographs import in_batches
 from fdsl.scoring import Scorer
 from models.methods.batch import FEWEST
+from utils.console import progress
 from utils.errors import DataError
-from utils.log import progress
 
 Item = TypeVar("Item")
 MOST = 200  # test images of the sample, so that the cost of each image does not grow with their number

@@ -39,6 +39,7 @@ from fdsl.store.journal import (
 )
 from fdsl.store.maps import RunMaps, load_maps, save_maps
 from models.features import ScoreMaps
+from utils.console import warn
 from utils.errors import ConfigError, DataError
 from utils.files import (
     CONFIG,
@@ -54,7 +55,6 @@ from utils.files import (
     write_csv,
     write_json,
 )
-from utils.log import warn
 from utils.options import as_stored, differing
 from utils.score_rows import write_scores
 from utils.signals import how_to_continue

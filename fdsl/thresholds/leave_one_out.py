@@ -28,8 +28,8 @@ from models.ensemble.mutual_scoring import WithMutualScoring
 from models.features import ScoreMaps, join_score_maps
 from models.matching.candidates import Matching
 from utils.config import WindowConfig
+from utils.console import progress
 from utils.image_statistics import map_median
-from utils.log import progress
 from utils.numbers import log_odds
 from utils.views import Views
 

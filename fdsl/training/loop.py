@@ -13,8 +13,8 @@ from fdsl.training.setup import PreparedTraining
 from fdsl.training.step import DiscrepancySource, HeadsStep
 from models.backbones.weights_io.check_weights import fingerprint
 from models.methods.fdsl import Fdsl
+from utils.console import progress
 from utils.errors import ModelError
-from utils.log import progress
 from utils.signals import how_to_continue
 from utils.text import printable
 from utils.world import World

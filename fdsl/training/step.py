@@ -21,7 +21,7 @@ from models.losses import map_losses
 from models.matching.discrepancy import feature_discrepancy
 from models.matching.memory_bank import MemoryBank
 from models.methods.fdsl import Fdsl, Maps
-from utils.log import progress
+from utils.console import progress
 from utils.memory import Halving, sparing
 from utils.text import printable
 

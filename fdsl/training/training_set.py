@@ -14,8 +14,8 @@ from data.images import image_size
 from data.masks import open_mask, rotation_doubt, size_doubt
 from data.records import Catalogue, Record, sample_references, sampling_key, with_masks, without_references
 from utils.config import ONLY_SYNTHETIC, SEVERAL, SYNTHETIC
+from utils.console import warn
 from utils.errors import DataError
-from utils.log import warn
 from utils.text import printable
 
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from data import mvtec
-from data.catalogue import open_catalogue
-from data.prepare import run_script
+from data.catalogue import open_catalogue, run_script
 from fdsl.api import AnomalyDetector
 from fdsl.metrics.exact import ALL_METRICS, METRIC_NAMES
 from fdsl.store.maps import load_maps

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data import folder, mvtec
-from data.catalogue import check_catalogue, open_catalogue
+from data.catalogue import check_catalogue, open_catalogue, run_script
 from data.meta import read_meta, write_meta
-from data.prepare import run_script
 from data.records import sample_references, with_masks, without_references
 from tests.support.constants import SHARED
 from utils.errors import DataError

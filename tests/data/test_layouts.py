@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 from data import mvtec, visa
-from data.catalogue import open_catalogue
+from data.catalogue import open_catalogue, run_script
 from data.dataset import InspectionDataset
 from data.masks import open_mask
 from data.meta import read_meta
-from data.prepare import run_script
 from data.records import Record
 from tests.support.constants import ROOT, SHARED
 from tests.support.photographs import save

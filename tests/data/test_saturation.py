@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.masks import Saturations
 from data.records import Record
-from data.saturation import Saturations
 from utils.errors import DataError
 
 ENTRIES = [

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from data.augment import LARGEST, VISIBLE, add_defect
 from data.dataset import TrainingDataset
 from data.records import Record
-from data.synthetic import LARGEST, VISIBLE, add_defect
 from tests.support.photographs import save
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -3,9 +3,8 @@
 import pytest
 
 from data import mvtec, visa
-from data.catalogue import check_catalogue, open_catalogue
+from data.catalogue import check_catalogue, open_catalogue, run_script
 from data.images import HEIF
-from data.prepare import run_script
 from tests.data.test_layouts import SPOT, make_mvtec
 from tests.support.photographs import save
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from data import folder as data_folder
 from data import mvtec, visa
-from data.prepare import run_script
+from data.catalogue import run_script
 from tests.support.broken_places import (
     GOOD,
     MASK,

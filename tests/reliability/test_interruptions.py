@@ -18,7 +18,7 @@ from fdsl.store.training_state import Position, TrainingState
 from fdsl.training import step as training_step
 from tests.support.run_config import heads_of
 from tests.support.small_runs import Place, command, files
-from utils.arguments import save_interval
+from utils.command_line import save_interval
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 from utils.options import from_stored

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from data import folder
-from data.prepare import run_script
+from data.catalogue import run_script
 from fdsl.flags import export_flags
 from tests.support.photographs import draw
 from utils.command_line import CommandLine

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.support.ranks import in_ranks
-from utils.log import start_logging
+from utils.console import start_logging
 from utils.signals import before_leaving
 from utils.world import connected, find_world
 

@@ -6,8 +6,7 @@ import pytest
 
 from fdsl.config.resolve import backbone_config, method_config, window_config
 from fdsl.flags.groups import add_detector_options, add_options
-from utils.arguments import name_part
-from utils.command_line import CommandLine
+from utils.command_line import CommandLine, name_part
 from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, RuntimeOptions, WindowConfig
 from utils.errors import ConfigError
 

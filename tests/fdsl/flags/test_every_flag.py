@@ -18,7 +18,7 @@ from fdsl.config.run_config import RunConfig
 from fdsl.flags import evaluate_flags, export_flags, page_flags, predict_flags, run_from_flags, train_flags
 from tests.support.constants import ROOT
 from tests.test_documents import DOCUMENTS, code_lines
-from utils.arguments import SHORTEST_TOKEN
+from utils.command_line import SHORTEST_TOKEN
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, ModelError
 from utils.options import options_of

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skimage.measure import label
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-from data.saturation import SaturatingRegion
+from data.masks import SaturatingRegion
 from fdsl.metrics.exact import ALL_METRICS, PixelMetrics, SaturatedPro, image_metrics, mean_metrics
 from fdsl.metrics.pixel_scores import region_areas
 from tests.support.constants import SHARED

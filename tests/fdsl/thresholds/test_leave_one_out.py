@@ -94,7 +94,7 @@ def test_the_first_copy_is_scored_with_windows(tiny_configs, photographs, monkey
 def test_the_start_takes_no_longer_than_three_photographs(
     tiny_configs, photographs, method, monkeypatch, logged
 ):
-    monkeypatch.setattr("utils.log.PLAIN_PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("utils.console.PLAIN_PROGRESS_SECONDS", 0.0)
     made = detector(tiny_configs, WindowConfig("mul", 4, 1), method=method)
     patches, encode = [], made.backbone.encode
 
