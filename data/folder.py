@@ -27,7 +27,7 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.catalogue import run_script
-from data.category_folders import CategoryReading, Masks, is_normal, note_loose_images, read_part
+from data.category_folders import CategoryReading, is_normal
 from data.listing import list_folders, list_images, unread_below
 from data.masks import is_mask_folder
 from data.records import Catalogue, Layout, Record
@@ -61,10 +61,10 @@ def scan(root: str | Path) -> Catalogue:
     if is_category(names):
         category = os.path.basename(os.path.abspath(root)) or "category"
         rules = [f"{printable(root)} is one category, {printable(category)}"]
-        readings = [read_category(root, "", category)]
+        readings = [_read_category(root, "", category)]
     elif categories:
         rules = [f"{printable(root)} is a folder of {len(categories)} categories"]
-        readings = [read_category(root, name + "/", name) for name in categories]
+        readings = [_read_category(root, name + "/", name) for name in categories]
     else:
         raise DataError(
             f"{printable(root)}: holds no folder good (or ok, normal), no train and test, and no folder that "
@@ -92,16 +92,17 @@ def is_category(folders: list[str]) -> bool:
     return any(is_normal(name) or name.casefold() in SPLIT_FOLDERS for name in folders)
 
 
-def read_category(root: Path, prefix: str, category: str) -> CategoryReading:
+def _read_category(root: Path, prefix: str, category: str) -> CategoryReading:
     """Read root/prefix ("" or "CATEGORY/"); the records' paths are relative to root."""
-    reading = CategoryReading(category)
+    reading = CategoryReading(root, category)
     folders = list_folders(root / prefix)
     mask_folders = [f"{prefix}{name}" for name in folders if is_mask_folder(name)]
     splits = {name: split for name in folders if (split := SPLIT_FOLDERS.get(name.casefold()))}
     for name in splits:
         inner = list_folders(root / prefix / name)
         mask_folders += [f"{prefix}{name}/{one}" for one in inner if is_mask_folder(one)]
-    masks = Masks(root, mask_folders)
+    for folder in mask_folders:
+        reading.take_masks(folder)
     if splits:
         others = [name for name in folders if name not in splits and not is_mask_folder(name)]
         if (root / prefix / VALIDATION).is_dir():
@@ -111,10 +112,10 @@ def read_category(root: Path, prefix: str, category: str) -> CategoryReading:
             f"{printable(prefix + name)}/ is not used: the images are those in {'/ and '.join(splits)}/"
             for name in others
         ]
-        note_loose_images(root, prefix, reading)
+        reading.note_loose_images(prefix)
     parts: dict[str, list[Record]] = {}
     for name, split in splits.items():
-        parts.setdefault(split, []).extend(read_part(root, f"{prefix}{name}/", category, masks, reading))
+        parts.setdefault(split, []).extend(reading.records_of(f"{prefix}{name}/"))
     if "train" in parts:
         reading.train = [record for record in parts["train"] if not record.anomalous]
         reading.test = parts.get("test", [])
@@ -128,23 +129,24 @@ def read_category(root: Path, prefix: str, category: str) -> CategoryReading:
         ]
         reading.rules.append("references are sampled from train/; test/ is tested")
     else:
-        reading.test = parts["test"] if "test" in parts else read_part(root, prefix, category, masks, reading)
+        reading.test = parts["test"] if "test" in parts else reading.records_of(prefix)
         reading.train = [record for record in reading.test if not record.anomalous]
         reading.rules.append("no train/: references are sampled from the normal images, and are not tested")
-    _note_masks(reading, masks)
+    _note_masks(reading)
     return reading
 
 
-def _note_masks(reading: CategoryReading, masks: Masks) -> None:
+def _note_masks(reading: CategoryReading) -> None:
     """Adds what can be measured to the rules, and masks of no image to what is unused."""
     if reading.views:
         reading.unused.append(
-            f"{reading.views} views without a mask next to them are not used, for other views of the "
-            f"defective part have one: they may show no defect, the first {printable(reading.first_view)}"
+            f"{len(reading.views)} views without a mask next to them are not used, for other views of the "
+            f"defective part have one: they may show no defect, the first {printable(reading.views[0])}"
         )
     reading.rules = list(dict.fromkeys(reading.rules))
     used = {record.mask_path for record in reading.test}
-    orphans = sorted(masks.paths - used, key=natural_key)
+    paths = {path for of_kind in reading.masks.values() for path in of_kind.values()}
+    orphans = sorted(paths - used, key=natural_key)
     reading.unused += [f"{printable(path)}: mask of no image in the defect's folder" for path in orphans]
     defects = [record for record in reading.test if record.anomalous]
     without = sum(not record.mask_path for record in defects)
