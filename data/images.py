@@ -54,7 +54,7 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit: `opened_image` checks `most
 def open_image(path: str | Path, grey: GreyRange | None = None) -> Image.Image:
     """The photograph as RGB, upright (EXIF), its first frame if animated.
 
-    More than 8 bits are scaled by the range `grey` (data/grey.py); without one 16 bits by 1/257, wider
+    More than 8 bits are scaled by the range `grey` (data/values.py); without one 16 bits by 1/257, wider
     integers and floats by `_own_range`. Transparency is laid on white. Raises DataError for a file that is
     missing, no image, damaged or of more than `most_pixels`.
     """

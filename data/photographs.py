@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.grey import doubts_of, find_range
 from data.images import (
     computed_ahead,
     open_image,
@@ -30,8 +29,8 @@ from data.images import (
     upright,
 )
 from data.inputs import Listed, list_images
-from data.normalised import Normalisation, find_normalisation
 from data.region_of_interest import MaskFolders, own_roi
+from data.values import Normalisation, doubts_of, find_normalisation, find_range
 from utils.archives import is_file
 from utils.errors import DataError
 from utils.files import Stamp, stamp_of

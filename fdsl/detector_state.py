@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.normalised import Normalisation
 from data.photographs import PhotographReader
 from data.region_of_interest import MaskFolders
+from data.values import Normalisation
 from fdsl.config.run_config import FittedConfig
 from fdsl.factory import backbone_of_detector, make_method
 from fdsl.references.fitted_references import FittedReferences

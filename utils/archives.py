@@ -31,12 +31,9 @@ class Member(NamedTuple):
     size: int
 
 
-class Contents(NamedTuple):
-    """An archive's files by name, in its order (of two with one name the last), and the reasons why others
-    cannot be read, by name."""
-
-    members: dict[str, Member]
-    unread: dict[str, str]
+Contents = tuple[
+    dict[str, Member], dict[str, str]
+]  # the files, and why others cannot be read, by their names
 
 
 class Facts(NamedTuple):
@@ -60,8 +57,8 @@ def refuse_compressed(path: str | Path) -> None:
 
 
 def contents_of(archive: str | Path) -> Contents:
-    """The contents of an archive. Names are relative to it and never lead out of it; links are followed
-    within it. DataError for an incomplete one."""
+    """The contents of an archive, in its order (of two of one name the last). Names are relative to it and
+    never lead out of it; links are followed within it. DataError for an incomplete one."""
     facts = os.stat(archive)
     return _contents(os.path.abspath(archive), facts.st_size, facts.st_mtime_ns)
 
@@ -107,7 +104,7 @@ def _contents(archive: str, _size: int, _modified: int) -> Contents:
             members[name] = target
         else:
             unread[name] = f"is a link to {printable(target)}, which is no file in the archive; put it there"
-    return Contents(members, unread)
+    return members, unread
 
 
 def _followed(name: str, entries: dict[str, Member | str]) -> Member | str:
@@ -134,7 +131,7 @@ def _split(path: str | Path) -> tuple[str, str] | None:
 
 def _member(archive: str, name: str) -> Member:
     try:
-        return contents_of(archive).members[name]
+        return contents_of(archive)[0][name]
     except (KeyError, DataError) as error:
         raise FileNotFoundError(2, "is not in the archive", f"{archive}/{name}") from error
 

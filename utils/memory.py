@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -53,16 +53,9 @@ def free_memory() -> None:
         torch.mps.empty_cache()
 
 
-class Batch(Protocol):
-    """Items that can be split, as a tensor can along its first axis."""
-
-    def __len__(self) -> int: ...
-
-    def split(self, size: int) -> Sequence[Any]: ...
-
-
 class Halving(Generic[Result]):
-    """Calls `function` with a batch; after a lack of memory with halves, quarters, ... from then on.
+    """Calls `function` with a batch, which splits as a tensor does along its first axis; after a lack of memory
+    with halves, quarters, ... from then on.
 
     `join` concatenates the results of the pieces in order. `smaller` makes other things smaller and returns
     whether it did. It is called first, with the number of items that were tried at once, for things that may
@@ -80,7 +73,7 @@ class Halving(Generic[Result]):
         self.function, self.join, self.smaller = function, join, smaller
         self.limit: int | None = None
 
-    def __call__(self, batch: Batch, *more: Any, **named: Any) -> Result:
+    def __call__(self, batch: Any, *more: Any, **named: Any) -> Result:
         def attempt() -> Result:
             fits = self.limit is None or self.limit >= len(batch)
             pieces = [batch] if fits else batch.split(self.limit)

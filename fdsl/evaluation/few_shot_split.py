@@ -13,7 +13,6 @@ from typing import Any
 from data.catalogue import open_catalogue
 from data.dataset import files_digest
 from data.folder import VALIDATION
-from data.grey import find_range
 from data.listing import list_images
 from data.records import (
     Catalogue,
@@ -25,6 +24,7 @@ from data.records import (
     without_references,
 )
 from data.region_of_interest import MaskFolders, read_roi
+from data.values import find_range
 from fdsl.config.describe import TRAINED_ON_TEST_IMAGES
 from fdsl.config.run_config import RunConfig
 from fdsl.references.transductive import sample_of

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data.dataset import InspectionDataset, make_loader
-from data.grey import doubts_of
+from data.values import doubts_of
 from fdsl.config.evaluation_options import Reading
 from fdsl.evaluation.compute_maps import CategoryJob
 from fdsl.evaluation.plan import PlannedRun

@@ -1,4 +1,5 @@
-"""Grey values of more than 8 bits: the range of a part's photographs, taken from its references.
+"""Values that are not 8 bits, read as the references show: the range of grey values of a part's photographs,
+and the normalisation of float tensors, which is undone.
 
 Cameras of 10, 12 and 14 bits write 16-bit files, thermal sensors a narrow band of them, and filters write
 floats. Scaled by the file's depth, few grey levels remain. Scaled image by image, no two are comparable.
@@ -7,14 +8,19 @@ floats. Scaled by the file's depth, few grey levels remain. Scaled image by imag
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from data.images import is_wide, open_wide
-from utils.limits import GreyRange
+from utils.errors import DataError
+from utils.limits import GreyRange, most_pixels
 
 logger = logging.getLogger("fdsl")
 NARROW = 8  # a band of values this many times narrower than its nominal range becomes the range,
@@ -37,6 +43,8 @@ ONE_BY_ONE = (
     "its light and contrast are lost, if each image was brought to them by itself; use one mean and one "
     "deviation for all images"
 )
+OUTSIDE = 1e-3  # of 0 to 1: values may lie so far outside, by rounding
+WHOLE = 0.05  # grey levels: of tensors made from 8 bits, values lie so near to whole levels
 MOST_OUTSIDE = 0.001  # of a photograph's pixels: more outside the range are reported
 
 
@@ -180,3 +188,78 @@ def doubts_of(paths: Sequence[Path], grey: GreyRange | None) -> list[str]:
         if values is not None and (sentence := OWN_RANGE if grey is None else doubts(values, grey)):
             warnings.append(f"{path.name}: {sentence}")
     return warnings
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Values v of a channel became (v - mean) / std; mean, std: of red, green and blue in 0 to 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def undone(self, tensor: Tensor) -> Tensor:
+        """A float tensor (3,H,W) before it, float32."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return tensor.detach().float().cpu() * std + mean
+
+    def plain(self, image: Any, name: str = "an image") -> Any:
+        """A float tensor (3,H,W) before it, in 0 to 1; anything else as it is. DataError for values that this
+        normalisation does not give."""
+        if not _is_float_photograph(image):
+            return image
+        values = self.undone(image)
+        if not _holds(values):
+            raise DataError(
+                f"{name} has values that the references' normalisation does not give (mean {self.mean}, "
+                f"deviation {self.std}); normalise all images alike"
+            )
+        return values.clamp(0, 1)
+
+
+def _usual() -> Iterator[Normalisation]:
+    """From the narrowest to the widest, so that values that suit several are read by the narrowest."""
+    from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    yield Normalisation((0.5,) * 3, (1.0,) * 3)
+    yield Normalisation((0.5,) * 3, (0.5,) * 3)
+    yield Normalisation(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    yield Normalisation(IMAGENET_MEAN, IMAGENET_STD)
+
+
+def find_normalisation(images: Iterable[Any]) -> Normalisation | None:
+    """That of the float tensors (3,H,W) among the references; None where all of them lie in 0 to 1, or none
+    of the usual ones gives their values.
+
+    It is one that gives back whole grey levels in all of them, else the narrowest that holds their values.
+    """
+    tensors = [image for image in images if _is_float_photograph(image)]
+    if all(_holds(tensor, 0.0) for tensor in tensors):
+        return None
+    holding = [one for one in _usual() if all(_holds(one.undone(tensor)) for tensor in tensors)]
+    if not holding:
+        return None
+    exact = [one for one in holding if all(_has_whole_levels(one.undone(tensor)) for tensor in tensors)]
+    found = (exact or holding)[0]
+    logger.info(
+        "normalised tensors: read as of mean %s and deviation %s%s",
+        found.mean,
+        found.std,
+        "" if exact else ", the narrowest normalisation that holds their values",
+    )
+    return found
+
+
+def _is_float_photograph(image: object) -> bool:
+    """What data/photographs.py takes as floats: with plain values, and not too many."""
+    if not isinstance(image, Tensor) or image.layout is not torch.strided or image.is_meta:
+        return False
+    is_photograph = image.is_floating_point() and image.ndim == 3 and image.shape[0] == 3
+    return is_photograph and image[0].numel() <= most_pixels()
+
+
+def _holds(values: Tensor, outside: float = OUTSIDE) -> bool:
+    return bool(((values >= -outside) & (values <= 1 + outside)).all())
+
+
+def _has_whole_levels(values: Tensor) -> bool:
+    return bool((255 * values - (255 * values).round()).abs().max() < WHOLE)
