@@ -54,8 +54,8 @@ def free_memory() -> None:
 
 
 class Halving(Generic[Result]):
-    """Calls `function` with a batch, which splits as a tensor does along its first axis; after a lack of memory
-    with halves, quarters, ... from then on.
+    """Calls `function` with a batch, which splits as a tensor does along its first axis; after a lack of
+    memory with halves, quarters, ... from then on.
 
     `join` concatenates the results of the pieces in order. `smaller` makes other things smaller and returns
     whether it did. It is called first, with the number of items that were tried at once, for things that may
