@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from data.images import image_size
 from data.masks import content_doubt, open_mask, rotation_doubt, size_doubt
-from data.meta import read_meta, write_meta
-from data.records import DATASETS, Catalogue, Counts, Layout, Record, layout_of
+from data.records import DATASETS, Catalogue, Counts, Layout, Record, layout_of, read_meta, write_meta
 from utils.command_line import CommandLine
 from utils.console import put_line, warn
 from utils.errors import DataError

@@ -16,8 +16,7 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
 
 from data.catalogue import run_script
 from data.listing import list_folders, list_images, unread_below
-from data.meta import SPLITS, checked_name, checked_path
-from data.records import Catalogue, Layout, Record
+from data.records import SPLITS, Catalogue, Layout, Record, checked_name, checked_path
 from utils.command import run_command
 from utils.errors import DataError
 from utils.text import decoded, natural_key, printable

@@ -8,8 +8,7 @@ from PIL import Image
 
 from data import mvtec, visa
 from data.catalogue import check_catalogue, describe_catalogue, find_duplicates, open_catalogue
-from data.meta import write_meta
-from data.records import Catalogue, Record
+from data.records import Catalogue, Record, write_meta
 from tests.support.constants import SHARED
 from tests.support.records import records
 from utils.errors import DataError

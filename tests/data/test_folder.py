@@ -11,8 +11,7 @@ from PIL import Image
 
 from data import folder, mvtec
 from data.catalogue import check_catalogue, open_catalogue, run_script
-from data.meta import read_meta, write_meta
-from data.records import sample_references, with_masks, without_references
+from data.records import read_meta, sample_references, with_masks, without_references, write_meta
 from tests.support.constants import SHARED
 from utils.errors import DataError
 

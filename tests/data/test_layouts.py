@@ -15,8 +15,7 @@ from data import mvtec, visa
 from data.catalogue import open_catalogue, run_script
 from data.dataset import InspectionDataset
 from data.masks import open_mask
-from data.meta import read_meta
-from data.records import Record
+from data.records import Record, read_meta
 from tests.support.constants import ROOT, SHARED
 from tests.support.photographs import save
 from utils.errors import DataError

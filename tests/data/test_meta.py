@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.meta import read_meta, write_meta
-from data.records import Catalogue, Record
+from data.records import Catalogue, Record, read_meta, write_meta
 from tests.support.records import records
 from utils.errors import DataError
 from utils.text import natural_key

@@ -8,7 +8,7 @@ from data import folder
 from data.catalogue import check_catalogue
 from data.dataset import files_digest, load
 from data.masks import open_mask
-from data.meta import read_meta, write_meta
+from data.records import read_meta, write_meta
 from utils.errors import DataError
 
 

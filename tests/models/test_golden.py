@@ -16,8 +16,8 @@ import torch
 from data.catalogue import open_catalogue
 from data.images import open_image
 from data.masks import open_mask
-from data.meta import write_meta
 from data.photographs import image_to_pixels, mask_to_tensor
+from data.records import write_meta
 from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.store.checkpoint import load_checkpoint
 from models.backbone import normalise

@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.meta import read_meta
+from data.records import read_meta
 from fdsl.config.training_config import TrainedWith
 from fdsl.evaluation.run_folder import read_run_config
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
