@@ -35,9 +35,7 @@ def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None 
     if dataset not in DATASETS:
         raise DataError(f"--dataset {printable(dataset)}: is not known; choose one of {', '.join(DATASETS)}")
     if not root.is_dir():
-        raise DataError(
-            f"{printable(root)}: is not a folder; give the {dataset} dataset's root with --data-path DIR"
-        )
+        raise DataError(f"{printable(root)}: is not a folder; give {dataset}'s root with --data-path DIR")
     if meta_file is not None or (root / "meta.json").is_file():
         catalogue = read_meta(meta_file if meta_file is not None else root / "meta.json", root)
         if meta_file is None:
@@ -116,9 +114,7 @@ def _category_rows(catalogue: Catalogue, category: str, counts: Counts | None, u
     return rows
 
 
-def check_catalogue(
-    catalogue: Catalogue, decode: bool = True, need_masks: bool = True, progress: bool = False
-) -> list[str]:
+def check_catalogue(catalogue: Catalogue, decode: bool = True, need_masks: bool = True) -> list[str]:
     """One sentence per problem, in the catalogue's order: categories without normal or test images, files
     that are missing or cannot be opened, defects without a mask, masks that are empty or of another size than
     their image.
@@ -130,22 +126,17 @@ def check_catalogue(
     for category in catalogue.categories:
         (_, train), (_, test) = catalogue.splits(category)
         if not any(not record.anomalous for record in train):
-            problems.append(
-                f"category {printable(category)}: no normal training image, so no reference can be sampled"
-            )
+            problems.append(f"category {printable(category)}: no normal training image, so no references")
         if not test:
             problems.append(f"category {printable(category)}: no test image")
-    records = list(
-        dict.fromkeys(r for c in catalogue.categories for _, part in catalogue.splits(c) for r in part)
-    )
+    every = (r for c in catalogue.categories for _, part in catalogue.splits(c) for r in part)
+    records = list(dict.fromkeys(every))
     masked = {(r.category, r.defect) for r in records if need_masks or r.mask_path}
     with ThreadPoolExecutor(CHECKING_THREADS) as pool:
         checks = pool.map(
             lambda r: _check_record(catalogue.root, r, decode, (r.category, r.defect) in masked), records
         )
-        for sentences in tqdm(
-            checks, "checking", len(records), unit="img", disable=not progress, leave=False
-        ):
+        for sentences in tqdm(checks, "checking", len(records), unit="img", disable=None, leave=False):
             problems += sentences
     return problems
 
@@ -189,21 +180,17 @@ def find_duplicates(root: Path, references: Iterable[Record], records: Iterable[
     ]
 
 
-def run_script(
-    layout: Layout, default_root: Path | None, description: str, arguments: list[str] | None = None
-) -> int:
-    """Writes a dataset's meta.json and prints its counts and problems; without a default root it writes
+def run_script(layout: Layout, root: Path | None, description: str, words: list[str] | None = None) -> int:
+    """Writes a dataset's meta.json and prints its counts and problems; without a default `root` it writes
     nothing, and prints how the folder was understood. Returns the exit code (2: one sentence, no file).
 
     The layout's scan is called with the root and, where it takes one, the split file.
     """
     parser = CommandLine(description)
-    if default_root is None:
+    if root is None:
         parser.add_argument("root", type=Path, metavar="DIR")
     else:
-        parser.add_argument(
-            "root", nargs="?", type=Path, default=default_root, help=f"default: {default_root}"
-        )
+        parser.add_argument("root", nargs="?", type=Path, default=root, help=f"default: {root}")
         parser.add_argument("--meta", type=Path, help="write here instead of ROOT/meta.json")
     parser.add_argument("--quick", action="store_true", help="check only the headers of the images")
     parser.add_argument(
@@ -216,10 +203,10 @@ def run_script(
     takes_split = "split_csv" in inspect.signature(layout.scan).parameters
     if takes_split:
         parser.add_argument("--split-csv", type=Path, help="default: ROOT/split_csv/1cls.csv")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     try:
         catalogue = layout.scan(options.root, *([options.split_csv] if takes_split else []))
-        if default_root is None:
+        if root is None:
             put_line("\n".join(catalogue.rules))
         else:
             file = options.meta or options.root / "meta.json"
@@ -230,9 +217,7 @@ def run_script(
         return 2
     put_line(describe_catalogue(catalogue, layout.name))
     try:
-        problems = check_catalogue(
-            catalogue, not options.quick, need_masks=layout.needs_masks, progress=sys.stderr.isatty()
-        )
+        problems = check_catalogue(catalogue, not options.quick, layout.needs_masks)
     except KeyboardInterrupt:
         sys.exit(f"data/{layout.name}.py: the check was stopped; --quick checks only headers")
     heading = f"{len(problems)} problems:" if problems else "no problems found"

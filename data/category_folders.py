@@ -82,10 +82,8 @@ class CategoryReading:
             self.views += [f"{place}/{name}" for name in images if name not in own]
             images = [name for name in images if name in own]
         of_kind = self.masks[""] | self.masks[key(defect)]
-        masks = [own.get(name) or of_kind.get(key(Path(name).stem), "") for name in images]
-        return [
-            Record(f"{place}/{name}", mask, self.category, defect, True) for name, mask in zip(images, masks)
-        ]
+        masks = {name: own.get(name) or of_kind.get(key(Path(name).stem), "") for name in images}
+        return [Record(f"{place}/{name}", mask, self.category, defect, True) for name, mask in masks.items()]
 
     def _places(self, folder: str) -> list[tuple[str, str]]:
         """(folder of photographs, kind of defect, "" for normal ones) of a normal or defect folder: the
@@ -130,9 +128,7 @@ class CategoryReading:
             records.append(Record(f"{prefix}{name}", path, self.category, defect, bad))
         without = [name for name in names if name not in marked and name not in own]
         if records:
-            self.rules.append(
-                f"{printable(prefix)}: each image has its mask next to it, a black mask means normal"
-            )
+            self.rules.append(f"{printable(prefix)}: each image has its mask next to it; black means normal")
         if records and without:
             self.unused.append(
                 f"{len(without)} images in {printable(prefix)} have no mask next to them: left out, the "

@@ -74,7 +74,7 @@ def write_mvtec(root: Path, seed: int, normal: int, defective: int) -> None:
 def write_visa(root: Path, seed: int, normal: int, defective: int) -> None:
     """VisA's layout: CATEGORY/Data/{Images/Normal,Images/Anomaly,Masks/Anomaly} and split_csv/1cls.csv. A
     mask's value is 1."""
-    rows = []
+    rows = [("object", "split", "label", "image", "mask")]
     for category in VISA:
         for index in range(2 * normal):
             split = "train" if index < normal else "test"
@@ -90,9 +90,7 @@ def write_visa(root: Path, seed: int, normal: int, defective: int) -> None:
             rows.append((category, "test", "anomaly", path, mask_path))
     (root / "split_csv").mkdir(parents=True, exist_ok=True)
     with open(root / "split_csv" / "1cls.csv", "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(
-            [("object", "split", "label", "image", "mask"), *rows]
-        )
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def write_demo(folder: Path, seed: int = 0, normal: int = 12, defective: int = 20) -> bool:
@@ -105,16 +103,12 @@ def write_demo(folder: Path, seed: int = 0, normal: int = 12, defective: int = 2
     settings = {"version": VERSION, "seed": seed, "normal": normal, "defective": defective}
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
-            raise FileExistsError(
-                f"{folder} is not empty and has no {MARKER}: name another folder or empty this one"
-            )
+            raise FileExistsError(f"{folder} is not empty and has no {MARKER}: name another folder")
         if json.loads((folder / MARKER).read_text()) == settings:
             return False
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent
-    ) as temporary:
-        fresh = Path(temporary) / "demo"
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent) as place:
+        fresh = Path(place) / "demo"
         write_mvtec(fresh / "mvtec", seed, normal, defective)
         write_visa(fresh / "visa", seed, 2 * normal, 2 * defective)  # as many in all, of one category
         (fresh / MARKER).write_text(json.dumps(settings, indent=1) + "\n")

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 Rng = np.random.Generator
+Size = tuple[int, int]  # height and width
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,7 @@ class Surface:
     gloss: np.ndarray
 
 
-def noise(
-    rng: Rng, shape: tuple[int, int], cell: float | tuple[float, float], octaves: int = 1
-) -> np.ndarray:
+def noise(rng: Rng, shape: Size, cell: float | tuple[float, float], octaves: int = 1) -> np.ndarray:
     """Smooth noise (H,W) of unit variance with features of about `cell` pixels (one number, or down and
     across); each further octave is half as large and 0.6 as strong."""
     total = np.zeros(shape)
@@ -52,9 +51,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(np.asarray(image, np.float32), (0, 0), sigma)
 
 
-def pose_grid(
-    rng: Rng, shape: tuple[int, int], shift: float, degrees: float
-) -> tuple[np.ndarray, np.ndarray]:
+def pose_grid(rng: Rng, shape: Size, shift: float, degrees: float) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates x, y (H,W) from the centre: moved by up to `shift` px, rotated by up to `degrees`."""
     y, x = np.mgrid[: shape[0], : shape[1]]
     x, y = x - shape[1] / 2 - rng.uniform(-shift, shift), y - shape[0] / 2 - rng.uniform(-shift, shift)
@@ -62,7 +59,7 @@ def pose_grid(
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
 
 
-def fabric(rng: Rng, shape: tuple[int, int]) -> Surface:
+def fabric(rng: Rng, shape: Size) -> Surface:
     """A plain weave of grey warp and cream weft yarns."""
     pitch = 7.0
     x, y = pose_grid(rng, shape, pitch, 1.5)
@@ -86,7 +83,7 @@ def fabric(rng: Rng, shape: tuple[int, int]) -> Surface:
     return Surface(colour, height, np.zeros(shape))
 
 
-def leather(rng: Rng, shape: tuple[int, int]) -> Surface:
+def leather(rng: Rng, shape: Size) -> Surface:
     """Pebbled tan leather: domes between creases, pores, slowly varying dye."""
     x, y = pose_grid(rng, shape, 0, 180)
     x, y = x + 2.5 * noise(rng, shape, 22), y + 2.5 * noise(rng, shape, 22)
@@ -101,7 +98,7 @@ def leather(rng: Rng, shape: tuple[int, int]) -> Surface:
     return Surface(colour, height, 0.10 + 0.06 * dome)
 
 
-def gear(rng: Rng, shape: tuple[int, int]) -> Surface:
+def gear(rng: Rng, shape: Size) -> Surface:
     """A machined steel gear on a pale mat: teeth, rim, web with six holes, hub with bore and keyway."""
     x, y = pose_grid(rng, shape, 0.6, 0.3)
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
@@ -132,9 +129,8 @@ def expose(surface: Surface, rng: Rng) -> np.ndarray:
     brightness, tint, slope = rng.normal(1, 0.015), rng.normal(1, 0.006, 3), rng.normal((-0.10, -0.07), 0.015)
     height = surface.height.astype(np.float32)
     across, down = cv2.Sobel(height, -1, 1, 0) / 8, cv2.Sobel(height, -1, 0, 1) / 8
-    normals = (
-        np.stack([-across, -down, np.ones_like(height)], -1) / np.sqrt(across**2 + down**2 + 1)[..., None]
-    )
+    normals = np.stack([-across, -down, np.ones_like(height)], -1)
+    normals /= np.sqrt(across**2 + down**2 + 1)[..., None]
     flat = np.cos(elevation)
     light = np.array([np.cos(azimuth) * flat, np.sin(azimuth) * flat, np.sin(elevation)])
     half = (light + (0, 0, 1)) / np.linalg.norm(light + (0, 0, 1))

@@ -143,9 +143,7 @@ def _missing(given: str) -> DataError:
         )
     if given.startswith("@"):
         return DataError(f"{printable(given)}: there is no list {printable(given[1:])}; check the path")
-    return DataError(
-        f"{printable(given)}: is neither a file, a folder nor a pattern that could match one; check the path"
-    )
+    return DataError(f"{printable(given)}: is no file, no folder and no pattern; check the path")
 
 
 def list_images(inputs: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -40,23 +40,22 @@ def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
         warn(catalogue.unused)
         records = [record for category in catalogue.test.values() for record in category]
         return [source / record.image_path for record in records], [record.anomalous for record in records]
+    name = printable(source)
     try:
         text = decoded(source.read_bytes())
         header = re.split(r"[\r\n]", text, maxsplit=1)[0]
         mark = next((mark for mark in ";\t" if mark in header), ",")
         rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=mark))
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"{printable(source)}: cannot be read as labels ({error}); give a folder or a CSV file"
-        ) from error
+        raise DataError(f"{name}: cannot be read as labels ({error}); give a folder or a CSV file") from error
     if not rows or not {"image", "label"} <= set(rows[0]):
-        raise DataError(f"{printable(source)}: needs the columns image and label and at least one row")
+        raise DataError(f"{name}: needs the columns image and label and at least one row")
     if any(not row["image"] or row["label"] in (None, "") for row in rows):
-        raise DataError(f"{printable(source)}: a row has no image or no label; fill it in or remove it")
+        raise DataError(f"{name}: a row has no image or no label; fill it in or remove it")
     try:
         are_anomalous = anomalous([row["label"] for row in rows])
     except DataError as error:
-        raise DataError(f"{printable(source)}: {error}") from error
+        raise DataError(f"{name}: {error}") from error
     return [source.parent / row["image"].replace("\\", "/") for row in rows], are_anomalous
 
 

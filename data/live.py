@@ -25,6 +25,7 @@ ANSWER = 10_000  # milliseconds that a stream has to open, and to give its next 
 PATIENCE = 60.0  # seconds without a frame, after which a camera or stream is lost
 MOST_WARNINGS = 5  # of frames that repeat
 ROUNDING = 1e-6  # seconds by which a clip's time may be too early
+Taken = tuple[int, np.ndarray] | None  # a frame and its time; None at the end
 
 
 class Frame(NamedTuple):
@@ -125,7 +126,7 @@ class Source:
     def _endless(self) -> Iterator[tuple[int, int, np.ndarray]]:
         """The newest frame each time: a thread discards those that come meanwhile, so that none is late."""
         capture = self._opened()
-        wanted, frames = threading.Event(), queue.SimpleQueue[tuple[int, np.ndarray] | None]()
+        wanted, frames = threading.Event(), queue.SimpleQueue[Taken]()
         over = threading.Event()
 
         def read() -> None:
@@ -154,9 +155,7 @@ class Source:
         finally:
             over.set()
 
-    def _next(
-        self, frames: queue.SimpleQueue[tuple[int, np.ndarray] | None]
-    ) -> tuple[int, np.ndarray] | None:
+    def _next(self, frames: queue.SimpleQueue[Taken]) -> Taken:
         """The next frame; None at the end, or once `stop` is set."""
         end = time.monotonic() + PATIENCE
         while not self.stop.is_set():

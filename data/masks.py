@@ -34,10 +34,8 @@ SATURATIONS = "defects_config.json"  # MVTec LOCO AD's file of saturation thresh
 MOST_DEFECT = 0.6  # of a mask, from which on it may be inverted
 MASK_FOLDERS = ("masks", "mask", "ground_truth", "groundtruth", "ground truth")
 # NAME_mask.png, NAME-gt.png, NAME_label.bmp, NAME.bm.png and, as labelling programs write, mask_NAME.png
-MARKED = re.compile(
-    r"(?P<stem>.+)([_\-. ](mask|masks|gt|ground_?truth|label|seg|bm))$", re.IGNORECASE | re.DOTALL
-)
-MARKED_BEFORE = re.compile(r"(mask|gt|label)[_\-. ](?P<stem>.+)$", re.IGNORECASE | re.DOTALL)
+MARKED = re.compile(r"(?is)(?P<stem>.+)([_\-. ](mask|masks|gt|ground_?truth|label|seg|bm))$")
+MARKED_BEFORE = re.compile(r"(?is)(mask|gt|label)[_\-. ](?P<stem>.+)$")
 
 
 def key(stem: str) -> str:
@@ -171,9 +169,7 @@ def _joined_mask(folder: Path) -> Image.Image:
     """The union of the masks in a folder; DataError where there is none, or their sizes differ."""
     files = mask_files(folder)
     if not files:
-        raise DataError(
-            f"{printable(folder)}: is not a file and holds no mask; put the masks of one photograph into it"
-        )
+        raise DataError(f"{printable(folder)}: is not a file and holds no mask; put the mask there")
     joined = open_mask(files[0])
     for file in files[1:]:
         mask = open_mask(file)
@@ -226,9 +222,7 @@ class Saturations:
         list. DataError for other content."""
         masks = [record.mask_path for record in records if record.mask_path]
         above = PurePosixPath(masks[0]).parents if masks else ()
-        file = next(
-            (root / place / SATURATIONS for place in above if (root / place / SATURATIONS).is_file()), None
-        )
+        file = next((file for place in above if (file := root / place / SATURATIONS).is_file()), None)
         entries = None if file is None else read_json(file)
         if file is None or entries == []:
             return None
@@ -238,9 +232,8 @@ class Saturations:
                 "relative_saturation, as MVTec LOCO AD has it; put the dataset's own file there, or remove it"
             )
         thresholds = {entry["pixel_value"]: float(entry["saturation_threshold"]) for entry in entries}
-        return cls(
-            file, thresholds, frozenset(one["pixel_value"] for one in entries if one["relative_saturation"])
-        )
+        relative = frozenset(one["pixel_value"] for one in entries if one["relative_saturation"])
+        return cls(file, thresholds, relative)
 
     def regions(self, mask: Path) -> list[SaturatingRegion]:
         """The regions of a mask file, or of a folder of mask files, at the mask's own size. DataError for a

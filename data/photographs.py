@@ -68,13 +68,10 @@ def as_photograph(image: Photograph, grey: GreyRange | None = None, name: str = 
             f"{name} is a {type(image).__name__}; give a path, a PIL image, an array (H,W,3) uint8 or a "
             "tensor (3,H,W)"
         )
-    if (
-        image.dtype != np.uint8
-        or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3)
-        or image.size == 0
-    ):
+    is_picture = image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3
+    if image.dtype != np.uint8 or not is_picture or image.size == 0:
         raise DataError(
-            f"{name} is an array {image.shape} of {image.dtype}; give (H,W,3) RGB or (H,W) grey, uint8"
+            f"{name} is an array {image.shape} of {image.dtype}; give RGB (H,W,3) or (H,W), uint8"
         )
     refuse_large(image.shape[1], image.shape[0], name)
     return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
@@ -117,9 +114,7 @@ def each_image(images: object, name: str = "images") -> tuple[Iterable, bool]:
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return (images, False) if images.ndim == 4 else ([images], True)
     if not isinstance(images, Iterable):
-        raise DataError(
-            f"{name} are a {type(images).__name__}; give one image or several (paths, PIL, arrays, tensors)"
-        )
+        raise DataError(f"{name} are a {type(images).__name__}; give paths, PIL images, arrays or tensors")
     return images, False
 
 

@@ -126,13 +126,11 @@ def layout_of(name: str) -> Layout:
 def checked_path(text: object, where: str) -> str:
     """`text`, if it is a relative path that stays inside the dataset's root; else DataError with `where`."""
     if not isinstance(text, str) or not text or "\0" in text:
-        raise DataError(
-            f"{where}: a path is missing or is not text; write the dataset's meta.json or split file again"
-        )
+        raise DataError(f"{where}: a path is missing or is not text; write meta.json or the split file again")
     separated = text.replace("\\", "/") if os.name == "nt" else text
     if PurePosixPath(separated).is_absolute() or re.match(r"[A-Za-z]:[\\/]", text):
         raise DataError(
-            f"{where}: {printable(text)} is an absolute path; paths must be relative to the dataset's root"
+            f"{where}: {printable(text)} is an absolute path; make it relative to the dataset's root"
         )
     if ".." in PurePosixPath(separated).parts or not PurePosixPath(separated).parts:
         raise DataError(
@@ -222,9 +220,7 @@ def _read_entry(entry: object, category: str, where: str) -> Record:
     if type(entry["anomaly"]) is not int or entry["anomaly"] not in (0, 1):
         raise DataError(f"{where}: 'anomaly' must be 0 or 1; write meta.json again")
     if entry["cls_name"] != category:
-        raise DataError(
-            f"{where}: 'cls_name' differs from the category it is listed under; write meta.json again"
-        )
+        raise DataError(f"{where}: 'cls_name' differs from the category above it; write meta.json again")
     anomalous = entry["anomaly"] == 1
     # Published VisA files leave specie_name empty. A normal image's mask, where a file names one, is never
     # read.

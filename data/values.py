@@ -48,9 +48,7 @@ WHOLE = 0.05  # grey levels: of tensors made from 8 bits, values lie so near to 
 MOST_OUTSIDE = 0.001  # of a photograph's pixels: more outside the range are reported
 
 
-def find_range(
-    given: Iterable[str | Path | Image.Image | object], chosen: str | None = None
-) -> GreyRange | None:
+def find_range(given: Iterable[object], chosen: str | None = None) -> GreyRange | None:
     """The range of the photographs (paths or PIL images) of more than 8 bits; None where none has more.
 
     `chosen`: LOW:HIGH, in place of the one that is found. Raises DataError for a file that cannot be read.
@@ -173,9 +171,7 @@ def doubts(values: np.ndarray, grey: GreyRange) -> str:
     step = (grey.high - grey.low) / LEVELS
     levels = len(np.unique(np.rint((values[:: max(1, values.shape[0] // 256)] - grey.low) / step)))
     if levels < FEW_LEVELS:
-        return (
-            f"only {levels} grey levels remain of it: its values fill little of {grey.low:g} to {grey.high:g}"
-        )
+        return f"only {levels} grey levels remain: its values fill little of {grey.low:g} to {grey.high:g}"
     return ""
 
 

@@ -31,9 +31,7 @@ def rotated(photo: Image.Image, count: int) -> Iterator[Image.Image]:
         yield _moved(photo, _rotation(photo.size, 360 * step / count), cv2.BORDER_REPLICATE)
 
 
-def rotated_places(
-    size: tuple[int, int], count: int, grid: int, layout: TileLayout | None = None
-) -> np.ndarray:
+def rotated_places(size: tuple[int, int], count: int, grid: int, layout: TileLayout | None) -> np.ndarray:
     """(count, n, 2): for each of the n patches of each copy of `rotated`, the row and column, in patches of
     the whole image, where its centre lies on the unrotated photograph; outside, on its nearest edge.
 
@@ -45,9 +43,7 @@ def rotated_places(
     return np.stack([(rows + 0.5) * grid / height - 0.5, (columns + 0.5) * grid / width - 0.5], axis=-1)
 
 
-def rotated_inside(
-    size: tuple[int, int], count: int, grid: int, layout: TileLayout | None = None
-) -> np.ndarray:
+def rotated_inside(size: tuple[int, int], count: int, grid: int, layout: TileLayout | None) -> np.ndarray:
     """(count, n) bool: which patches of each copy of `rotated` have their centre on the photograph; the
     others repeat its edge. The arguments are those of `rotated_places`."""
     rows, columns = np.moveaxis(_source_places(size, count, grid, layout), -1, 0)
@@ -94,6 +90,7 @@ def _rotation(size: tuple[int, int], degrees: float, scale: float = 1) -> np.nda
 
 def _moved(photo: Image.Image, matrix: np.ndarray, border: int) -> Image.Image:
     """The photograph under an affine transform (2,3) of its pixels, in its own frame."""
+    pixels = np.asarray(photo)
     return Image.fromarray(
-        cv2.warpAffine(np.asarray(photo), matrix, photo.size, flags=cv2.INTER_CUBIC, borderMode=border)
+        cv2.warpAffine(pixels, matrix, photo.size, flags=cv2.INTER_CUBIC, borderMode=border)
     )

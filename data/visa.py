@@ -19,7 +19,7 @@ from data.listing import list_folders, list_images, unread_below
 from data.records import SPLITS, Catalogue, Layout, Record, checked_name, checked_path
 from utils.command import run_command
 from utils.errors import DataError
-from utils.text import decoded, natural_key, printable
+from utils.text import decoded, natural_key, one_line, printable
 
 COLUMNS = ("object", "split", "label", "image", "mask")
 LABELS = ("normal", "anomaly")
@@ -86,10 +86,8 @@ def _unused(root: Path, catalogue: Catalogue, file: Path) -> list[str]:
         records = [record for _, part in catalogue.splits(category) for record in part]
         listed = {path for record in records for path in (record.image_path, record.mask_path)}
         for place in (f"{category}/Data/Images", f"{category}/Data/Masks"):
-            folders = list_folders(root / place) if (root / place).is_dir() else []
-            files = [
-                f"{place}/{kind}/{name}" for kind in folders for name in list_images(root / place / kind)
-            ]
+            kinds = list_folders(root / place) if (root / place).is_dir() else []
+            files = [f"{place}/{kind}/{name}" for kind in kinds for name in list_images(root / place / kind)]
             if more := [path for path in files if path not in listed]:
                 sentences.append(
                     f"{len(more)} files in {printable(place)}/ are not used, for {printable(file)} does not "
@@ -137,9 +135,7 @@ def read_split(file: Path) -> list[tuple[str, Record]]:
             "another with data/visa.py --split-csv FILE --meta FILE, and give that --meta"
         ) from error
     except (ValueError, csv.Error) as error:
-        raise DataError(
-            f"{name}: is not a CSV file ({printable(str(error))}); use VisA's own split file"
-        ) from error
+        raise DataError(f"{name}: is no CSV file ({one_line(error)}); use VisA's own split file") from error
     return rows
 
 
@@ -147,9 +143,7 @@ def _read_row(row: dict, where: str) -> tuple[str, Record]:
     if None in row or None in row.values():
         raise DataError(f"{where}: has another number of fields than the header; correct the line")
     if row["split"] not in SPLITS or row["label"] not in LABELS:
-        raise DataError(
-            f"{where}: split must be one of {', '.join(SPLITS)} and label one of {', '.join(LABELS)}"
-        )
+        raise DataError(f"{where}: split is one of {', '.join(SPLITS)} and label one of {', '.join(LABELS)}")
     category, anomalous = checked_name(row["object"], where), row["label"] == "anomaly"
     mask = checked_path(row["mask"], where) if anomalous and row["mask"] else ""
     defect = "bad" if anomalous else "good"

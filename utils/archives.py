@@ -31,9 +31,7 @@ class Member(NamedTuple):
     size: int
 
 
-Contents = tuple[
-    dict[str, Member], dict[str, str]
-]  # the files, and why others cannot be read, by their names
+Contents = tuple[dict[str, Member], dict[str, str]]  # by names: the files, and why others cannot be read
 
 
 class Facts(NamedTuple):

@@ -285,9 +285,7 @@ def name_part(text: str) -> str:
 def token(text: str) -> str:
     """An argparse type: a secret that fits into a header, and that cannot be guessed."""
     if len(text) < SHORTEST_TOKEN or not text.isascii():
-        raise argparse.ArgumentTypeError(
-            f"needs at least {SHORTEST_TOKEN} letters, digits and signs of ASCII"
-        )
+        raise argparse.ArgumentTypeError(f"needs {SHORTEST_TOKEN} or more letters, digits and signs of ASCII")
     return text
 
 
@@ -295,7 +293,5 @@ def save_interval(text: str) -> tuple[int | None, float | None]:
     """An argparse type: `50` (steps) or `90s`, `5m`, `1h` -> (steps, None) or (None, seconds)."""
     number, unit = (text[:-1], SECONDS[text[-1]]) if text[-1:] in SECONDS else (text, None)
     if not (number.isascii() and number.isdigit() and 0 < int(number[:12]) <= 10**9):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a number of steps (50) nor a time (90s, 5m, 1h)"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps (50) and no time (90s, 5m, 1h)")
     return (int(number), None) if unit is None else (None, float(int(number) * unit))

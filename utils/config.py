@@ -219,9 +219,7 @@ class WindowConfig(Options):
         "onlywin: without it (default $default; nan without trained heads)",
     )
     win_size: int = patches(13, short="{}", together=True, help="side of a window (default $default)")
-    win_stride: int = patches(
-        2, short="{}", together=True, help="step from a window to the next (default $default)"
-    )
+    win_stride: int = patches(2, short="{}", together=True, help="step between windows (default $default)")
     win_weight: float = of_windows(
         0.5,
         span=(0, 1),

@@ -173,9 +173,8 @@ def progress(
         if is_logged and sys.stderr.isatty():
             from tqdm import tqdm
 
-            bar = open_bar.enter_context(
-                tqdm(total=total, desc=what, unit="image", leave=False, dynamic_ncols=True)
-            )
+            bar = tqdm(total=total, desc=what, unit="image", leave=False, dynamic_ncols=True)
+            open_bar.enter_context(bar)
         for item in items:
             if listener is not None:
                 listener(what, done, total)

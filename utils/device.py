@@ -50,9 +50,7 @@ def choose_device(name: str) -> torch.device:
     if (digits := name.removeprefix("cuda:")).isdecimal():
         number = int(digits)
         if number >= cuda:
-            raise ConfigError(
-                f"--device {name}: this machine has {cuda} CUDA device(s); {_available(cuda, mps)}."
-            )
+            raise ConfigError(f"--device {name}: there are {cuda} CUDA device(s); {_available(cuda, mps)}.")
         if neighbours() > 1:
             raise ConfigError(
                 f"--device {name} names one GPU for all {neighbours()} processes here; leave it out: each "

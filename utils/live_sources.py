@@ -10,9 +10,7 @@ from pathlib import Path
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # rtsp://, http://, udp://
 CLIPS = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv".split())
-SAVE_PICTURES = (
-    "save pictures, for instance ffmpeg -i SOURCE -vf fps=1 frames/%06d.png, and give their folder"
-)
+SAVE_PICTURES = "save pictures, as ffmpeg -i SOURCE -vf fps=1 frames/%06d.png, and give their folder"
 OF_CLIP = f"give a clip to predict.py --input alone, or let another program {SAVE_PICTURES}"
 
 # FFmpeg's errors, or it writes to standard error by itself; OpenCV reads this when it is first imported.

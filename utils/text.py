@@ -35,9 +35,7 @@ def decoded(content: bytes, errors: str = "strict") -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"is no {encoding.upper()} text (byte {error.start}); save it as UTF-8") from error
     if "\0" in text:
-        raise ValueError(
-            "is no text in UTF-8 (it holds zeros, as UTF-16 without a mark does); save it as UTF-8"
-        )
+        raise ValueError("is no UTF-8 text (it holds zeros, as UTF-16 without a mark does); save it as UTF-8")
     return text
 
 

@@ -76,10 +76,8 @@ class World:
         if not self.joined:
             return value
         received = value.contiguous() if rank == self.rank else torch.empty_like(value)
-        if (
-            value.is_cuda
-        ):  # a lost process raises here: NCCL would wait for it, or end this one without a word
-            self.wait()
+        if value.is_cuda:
+            self.wait()  # a lost process raises here: NCCL would wait for it, or end this one without a word
         try:
             dist.broadcast(received, rank, _between_gpus() if value.is_cuda else None)
         except RuntimeError as error:

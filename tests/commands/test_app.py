@@ -90,7 +90,7 @@ def test_flags_that_are_refused(arguments, tmp_path, capsys):
         (["--save-detector", "x"], "there is no --save-detector"),
         (["--detector", "x", "--method", "both"], "does not go with"),
         (["--host", "0.0.0.0"], "lets other machines in: also give --token SECRET"),
-        (["--host", "0.0.0.0", "--token", "short"], "--token: needs at least 16"),
+        (["--host", "0.0.0.0", "--token", "short"], "--token: needs 16 or more"),
         (["--host", "no such host"], "--host"),
         (["--references", str(tmp_path / "nowhere")], "nowhere"),
     ):

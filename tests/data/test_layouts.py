@@ -209,8 +209,8 @@ HEADER = "object,split,label,image,mask\n"
         ("cup,train,normal,0.png,\n", "has no column"),
         (HEADER + "cup,train,normal,0.png\n", "line 2: has another number of fields"),
         (HEADER + "cup,train,normal,0.png,,\n", "line 2: has another number of fields"),
-        (HEADER + "cup,valid,normal,0.png,\n", "line 2: split must be"),
-        (HEADER + "cup,train,good,0.png,\n", "line 2: split must be"),
+        (HEADER + "cup,valid,normal,0.png,\n", "line 2: split is one"),
+        (HEADER + "cup,train,good,0.png,\n", "line 2: split is one"),
         (HEADER + "cup,train,normal,/etc/passwd,\n", "line 2: .*absolute path"),
         (HEADER + "cup,test,anomaly,0.png,../0.png\n", "line 2: .*stay inside"),
         (HEADER + "../cup,train,normal,0.png,\n", "line 2: .*cannot name"),
@@ -218,8 +218,8 @@ HEADER = "object,split,label,image,mask\n"
         (HEADER + "cup,train,normal,0.png,\ncup,train,normal,0.png,\n", "line 3: lists 0.png twice"),
         (HEADER + "cup,train,normal,1.png,\n", "holds none of the images"),
         (HEADER, "holds none of the images"),
-        (b"\xff\xfe\x00o\x00", "not a CSV file"),
-        (HEADER + f"cup,train,normal,{'x' * 200_000},\n", "not a CSV file"),
+        (b"\xff\xfe\x00o\x00", "no CSV file"),
+        (HEADER + f"cup,train,normal,{'x' * 200_000},\n", "no CSV file"),
     ],
 )
 def test_bad_split_files_are_refused(tmp_path, content, reported):

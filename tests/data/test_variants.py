@@ -15,12 +15,12 @@ def test_rotated_copies_and_where_their_patches_lie():
     quarter = list(rotated(photo, 4))
     assert np.array_equal(np.asarray(quarter[0]), np.asarray(photo))
     assert np.array_equal(np.asarray(quarter[1]), np.rot90(np.asarray(photo)))
-    places = rotated_places((32, 32), 4, 4)
+    places = rotated_places((32, 32), 4, 4, None)
     rows_, columns = np.divmod(np.arange(16), 4)
     assert np.allclose(places[0], np.stack([rows_, columns], 1))
     grid = np.arange(16).reshape(4, 4)
     assert np.allclose(places[1] @ [4, 1], np.rot90(grid).ravel(), atol=1e-5)
-    wide = rotated_places((80, 40), 8, 5)
+    wide = rotated_places((80, 40), 8, 5, None)
     assert wide.min() >= -0.51 and wide.max() <= 4.51
 
 
@@ -28,7 +28,7 @@ def test_a_patch_is_inside_where_its_centre_shows_the_photograph():
     white = Image.new("RGB", (90, 60), "white")
     framed = Image.new("RGB", (90, 60))
     framed.paste(white.resize((88, 58)), (1, 1))  # a black edge, which repeats outside
-    inside = rotated_inside((90, 60), 8, 30)
+    inside = rotated_inside((90, 60), 8, 30, None)
     assert inside.shape == (8, 900) and inside[0].all() and inside[4].all()
     for copy, mask in zip(rotated(framed, 8), inside):
         centres = np.asarray(copy)[1::2, 1::3, 0].ravel() > 127
@@ -47,7 +47,7 @@ def test_a_patch_is_inside_where_its_centre_shows_the_photograph():
 )
 def test_patches_more_than_half_outside_are_not_counted_and_all_others_are(size, count, grid):
     """The part of each patch that shows the photograph, from a white one with black around it."""
-    inside = rotated_inside(size, count, grid)
+    inside = rotated_inside(size, count, grid, None)
     for step in range(count):
         middle = (size[0] - 1) / 2, (size[1] - 1) / 2
         matrix = cv2.getRotationMatrix2D(middle, 360 * step / count, 1)

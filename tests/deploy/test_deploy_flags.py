@@ -102,7 +102,7 @@ def test_onnxruntime_collects_no_telemetry():
         (INSPECT, "a.png --output out --threads 257", "is not a whole number from 0 to 256"),
         (SERVE, "--host 0.0.0.0", "lets other machines in: give --token"),
         (SERVE, "--host camera", "is no address in digits"),
-        (SERVE, "--host 0.0.0.0 --token short", "at least 16"),
+        (SERVE, "--host 0.0.0.0 --token short", "16 or more"),
         (SERVE, "--queue 0", "is not a whole number from 1"),
         (SERVE, "--port 65536", "is not a whole number from 0 to 65535"),
         (SERVE, "--threshold nan", "is not a finite number"),
@@ -123,7 +123,7 @@ def test_the_token_of_the_variable_is_checked_as_that_of_the_flag(monkeypatch, c
     with pytest.raises(SystemExit):
         SERVE(["part.onnx"])
     error = capsys.readouterr().err
-    assert "needs at least 16" in error and SECRET[:15] not in error
+    assert "needs 16 or more" in error and SECRET[:15] not in error
 
 
 def test_the_image_runs_what_export_writes_without_root(monkeypatch):

@@ -519,7 +519,7 @@ SCRIPTS = [
     ("visa", {"split_csv/1cls.csv": ""}, "has no column"),
     ("visa", {"split_csv/1cls.csv": "\0\0\0"}, "1cls.csv"),
     ("visa", {"split_csv/1cls.csv": LINES + "cup,train,normal\n"}, "line 3: has another number of fields"),
-    ("visa", {"split_csv/1cls.csv": LINES + "cup,valid,normal,a.png,\n"}, "line 3: split must be one of"),
+    ("visa", {"split_csv/1cls.csv": LINES + "cup,valid,normal,a.png,\n"}, "line 3: split is one of"),
     ("visa", {"split_csv/1cls.csv": LINES + "cup,train,normal,/etc/passwd,\n"}, "absolute path"),
     ("visa", {"split_csv/1cls.csv": LINES + "cup,train,normal,../a.png,\n"}, "stay inside"),
     ("visa", {"split_csv/1cls.csv": LINES + "cup,train,normal,cup/0.png,\n"}, "twice"),

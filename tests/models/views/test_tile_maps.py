@@ -171,7 +171,7 @@ def test_a_reference_is_unknown_to_tiles_too(tiny_backbone, method, count):
 
 def test_places_of_tiles_are_those_of_the_whole_image_but_finer():
     layout = TileLayout(2, 2, GRID, PATCH)
-    coarse = rotated_places((90, 120), 4, GRID)
+    coarse = rotated_places((90, 120), 4, GRID, None)
     fine = rotated_places((90, 120), 4, GRID, layout)
     assert fine.shape == (4, 4 * GRID**2, 2)
     assert fine[0].min() >= -0.5 and fine[0].max() <= GRID - 0.5
