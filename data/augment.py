@@ -152,10 +152,8 @@ def _rotated_places(side: int, generator: torch.Generator) -> tuple[Tensor, Tens
     rows, columns = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
     down, right = rows - _between(0, side, generator), columns - _between(0, side, generator)
     angle = _between(0, math.pi, generator)
-    return (
-        right * math.cos(angle) + down * math.sin(angle),
-        down * math.cos(angle) - right * math.sin(angle),
-    )
+    cos, sin = math.cos(angle), math.sin(angle)
+    return right * cos + down * sin, down * cos - right * sin
 
 
 def _filling(pixels: Tensor, foreign: Tensor, generator: torch.Generator) -> Tensor:

@@ -71,10 +71,8 @@ def fabric(rng: Rng, shape: Size) -> Surface:
     warp = np.sqrt(1 - (across / 0.51) ** 2) * (1 + 0.8 * over * np.cos(np.pi * down))
     weft = np.sqrt(1 - (down / 0.51) ** 2) * (1 - 0.8 * over * np.cos(np.pi * across))
     fibre = noise(rng, shape, (1.3, 6))
-    dark = (
-        np.array([0.66, 0.68, 0.70])
-        * (warp_tone[column] * (1 + 0.10 * noise(rng, shape, (6, 1.3))))[..., None]
-    )
+    thread = warp_tone[column] * (1 + 0.10 * noise(rng, shape, (6, 1.3)))
+    dark = np.array([0.66, 0.68, 0.70]) * thread[..., None]
     light = np.array([0.84, 0.82, 0.76]) * (weft_tone[row] * (1 + 0.07 * fibre))[..., None]
     thickness = np.maximum(warp, weft)
     shade = (0.6 + 0.4 * smoothstep(thickness, 0, 0.9)) * (1 + 0.03 * noise(rng, shape, 90))

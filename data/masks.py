@@ -13,16 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageChops
 
-from data.images import (
-    IMAGE_SUFFIXES,
-    ROTATIONS,
-    SWAPPED_SIDES,
-    UPRIGHT,
-    image_size,
-    opened_image,
-    orientation,
-    upright,
-)
+from data.images import ROTATIONS, SWAPPED_SIDES, UPRIGHT, image_size, opened_image, orientation, upright
 from data.listing import list_folders, list_images
 from data.records import Record
 from utils.errors import DataError
@@ -158,11 +149,7 @@ def mask_files(path: Path) -> list[Path]:
     """The files of a mask: itself, or those in a folder of masks, in order."""
     if not path.is_dir():
         return [path]
-    return sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
+    return [path / name for name in list_images(path)]
 
 
 def _joined_mask(folder: Path) -> Image.Image:

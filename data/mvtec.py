@@ -41,10 +41,7 @@ def scan(root: str | Path) -> Catalogue:
     none, there are none. DataError where there is no category, or a folder cannot be read."""
     catalogue = folder.scan(root)
     tested = {record for records in catalogue.test.values() for record in records}
-    train = {
-        category: [record for record in records if record not in tested]
-        for category, records in catalogue.train.items()
-    }
+    train = {name: [one for one in records if one not in tested] for name, records in catalogue.train.items()}
     return replace(catalogue, train=train)
 
 

@@ -92,10 +92,7 @@ def _tensor_to_array(tensor: torch.Tensor, name: str) -> np.ndarray:
     refuse_large(tensor.shape[2], tensor.shape[1], name)
     if tensor.is_floating_point():
         if not bool(((tensor >= 0) & (tensor <= 1)).all()):
-            raise DataError(
-                f"{name} is a float tensor with values outside 0 to 1; give the photograph before any "
-                "normalisation"
-            )
+            raise DataError(f"{name} has floats outside 0 to 1; give the photograph before any normalisation")
         tensor = (tensor * 255).round().to(torch.uint8)
     return tensor.permute(1, 2, 0).cpu().numpy()
 

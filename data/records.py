@@ -133,10 +133,7 @@ def checked_path(text: object, where: str) -> str:
             f"{where}: {printable(text)} is an absolute path; make it relative to the dataset's root"
         )
     if ".." in PurePosixPath(separated).parts or not PurePosixPath(separated).parts:
-        raise DataError(
-            f"{where}: {printable(text)} does not stay inside the dataset's root; remove its '..' or "
-            "the entry"
-        )
+        raise DataError(f"{where}: {printable(text)} leaves the dataset's root; remove its '..' or the entry")
     return text
 
 

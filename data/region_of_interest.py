@@ -90,10 +90,8 @@ class MaskFolders:
 
     def files(self, photograph: str | Path) -> dict[str, Path]:
         """Flag -> the mask of a photograph, by its path; DataError where there is none, or not one alone."""
-        return {
-            flag: self._file(flag, Path(photograph)) if flag in self._masks else given
-            for flag, given in self._given.items()
-        }
+        path, masks = Path(photograph), self._masks
+        return {flag: self._file(flag, path) if flag in masks else one for flag, one in self._given.items()}
 
     def has(self, photograph: str | Path) -> bool:
         """Whether there is a mask of a photograph."""

@@ -35,10 +35,7 @@ OFF_STEP = 0.02  # of a step: values that are 8 bits on another scale lie at mos
 STANDARD = 0.002  # distance of mean and deviation from 0 and 1, of an image that was brought to them
 OTHER_SCALE = 16  # references whose ranges differ by this factor are of different scales
 ABOVE_ONE = 1.5  # floats up to here are those of 0 to 1, with gain
-OWN_RANGE = (
-    "it has more than 8 bits and the references have not: it is scaled by its own depth or values, not like "
-    "them"
-)
+OWN_RANGE = "it has more than 8 bits and the references have not: its own depth or values scale it"
 ONE_BY_ONE = (
     "its light and contrast are lost, if each image was brought to them by itself; use one mean and one "
     "deviation for all images"

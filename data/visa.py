@@ -60,8 +60,7 @@ def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
             splits[split][record.category].append(record)
     if not splits["train"]:
         raise DataError(
-            f"{printable(root)}: holds none of the images that {printable(file)} lists; give VisA's root "
-            "folder"
+            f"{printable(root)}: holds none of the images of {printable(file)}; give VisA's root folder"
         )
     train, test = (
         {

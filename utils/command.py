@@ -61,11 +61,8 @@ def run_command(main: Callable[[list[str] | None], int | None], memory_cure: str
     except Exception as error:
         if "--debug" in sys.argv:
             put(traceback.format_exc(), sys.stderr)
-        sentence = (
-            shortened(" ".join(str(error).split()))
-            if isinstance(error, OF_THE_USER)
-            else explain(error, memory_cure)
-        )
+        own = shortened(" ".join(str(error).split()))
+        sentence = own if isinstance(error, OF_THE_USER) else explain(error, memory_cure)
         code = UNEXPECTED if sentence is None else 2
         logger.error("error: %s", sentence or unexpected(error))
     logging.shutdown()

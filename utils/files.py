@@ -59,13 +59,9 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        unnamed = (
-            isinstance(error, OSError)
-            and error.errno is not None
-            and (error.filename is None or Path(str(error.filename)).name.startswith(_prefix(path)))
-        )
-        if unnamed:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            if error.filename is None or Path(str(error.filename)).name.startswith(_prefix(path)):
+                raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
@@ -201,12 +197,8 @@ def csv_cells(row: Iterable[Any]) -> list[Any]:
 
 
 def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
     if isinstance(value, bool):
         return str(value).lower()  # as in JSON
-    if isinstance(value, float):
-        return repr(value)
     if isinstance(value, str) and value.startswith(FORMULA_STARTS):
         return "'" + value
     return value

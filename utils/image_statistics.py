@@ -121,10 +121,8 @@ def _shares_of_part(pixels: np.ndarray) -> tuple[float, float]:
     rows = pixels[:, : count * side, : count * side].reshape(3, count, side, -1).sum(2, dtype=np.uint32)
     blocks = rows.reshape(3, count, count, side).sum(3) / side**2
     place = np.linspace(-0.5, 0.5, count)
-    down, right = (
-        np.median(rise, 1)[:, None, None]
-        for rise in (blocks[:, -1] - blocks[:, 0], blocks[..., -1] - blocks[..., 0])
-    )
+    rises = blocks[:, -1] - blocks[:, 0], blocks[..., -1] - blocks[..., 0]
+    down, right = (np.median(rise, 1)[:, None, None] for rise in rises)
     share = _share_of_part(blocks)
     return share, max(share, _share_of_part(blocks - down * place[:, None] - right * place))
 

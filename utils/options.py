@@ -190,20 +190,14 @@ class CommandOptions:
 @cache
 def options_of(kind: Any) -> Mapping[str, Option]:
     """Name -> option of the fields of a dataclass that are options, in their order."""
-    return {
-        one.name: replace(one.metadata["option"], name=one.name)
-        for one in fields(kind)
-        if "option" in one.metadata
-    }
+    declared = [one for one in fields(kind) if "option" in one.metadata]
+    return {one.name: replace(one.metadata["option"], name=one.name) for one in declared}
 
 
 def given_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `kind` that were given (not None), as they are stored."""
-    return {
-        name: option.taken(given[name])
-        for name, option in options_of(kind).items()
-        if given.get(name) is not None
-    }
+    options = options_of(kind).items()
+    return {name: one.taken(given[name]) for name, one in options if given.get(name) is not None}
 
 
 def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Function]:

@@ -153,8 +153,7 @@ def _lost(error: RuntimeError) -> Exception:
     if not speaks():
         end_quietly()
     return ConfigError(
-        f"Another rank has ended ({one_line(error, 80)}), its message stands above; give the same "
-        "command again."
+        f"Another rank has ended ({one_line(error, 80)}), see above; give the same command again."
     )
 
 

@@ -212,7 +212,7 @@ HEADER = "object,split,label,image,mask\n"
         (HEADER + "cup,valid,normal,0.png,\n", "line 2: split is one"),
         (HEADER + "cup,train,good,0.png,\n", "line 2: split is one"),
         (HEADER + "cup,train,normal,/etc/passwd,\n", "line 2: .*absolute path"),
-        (HEADER + "cup,test,anomaly,0.png,../0.png\n", "line 2: .*stay inside"),
+        (HEADER + "cup,test,anomaly,0.png,../0.png\n", "line 2: .*leaves the dataset's root"),
         (HEADER + "../cup,train,normal,0.png,\n", "line 2: .*cannot name"),
         (HEADER + "cup,train,normal,,\n", "line 2: a path is missing"),
         (HEADER + "cup,train,normal,0.png,\ncup,train,normal,0.png,\n", "line 3: lists 0.png twice"),

@@ -61,9 +61,9 @@ def test_references_and_calibration_images_are_read_likewise(make):
 
 def test_what_does_not_belong_together_is_refused(make):
     image = normal_image("gear", "train", 0, 0)
-    with pytest.raises(DataError, match="references\\[0\\] is a float tensor with values outside 0 to 1"):
+    with pytest.raises(DataError, match="references\\[0\\] has floats outside 0 to 1"):
         make([torch.from_numpy(image).permute(2, 0, 1).float()])
-    with pytest.raises(DataError, match="images\\[0\\] is a float tensor with values outside 0 to 1"):
+    with pytest.raises(DataError, match="images\\[0\\] has floats outside 0 to 1"):
         make([image], false_alarm_rate=None).predict(normalised(image))
     with pytest.raises(DataError, match="has values that the references' normalisation does not give"):
         make([normalised(image)], false_alarm_rate=None).predict(9 * normalised(image))
