@@ -221,8 +221,8 @@ def image_to_pixels(image: Image.Image, size: int) -> torch.Tensor:
 def views_of(image: Image.Image, size: int, layout: TileLayout | None = None) -> Views:
     """One photograph as a detector takes it: resized to size x size, with its tiles in a `layout`, and with
     its own mask where it has one."""
-    pixels = torch.from_numpy(photograph_to_array(image, size, layout and layout.crops))[None]
-    whole, tiles = (pixels, None) if layout is None else (pixels[:, 0], pixels[:, 1:])
+    pixels = torch.from_numpy(photograph_to_array(image, size, layout and layout.crops))
+    whole, tiles = (pixels[None], None) if layout is None else (pixels[:1], pixels[None, 1:])
     roi = own_roi(image)
     return Views(whole, tiles, None if roi is None else torch.from_numpy(roi)[None])
 

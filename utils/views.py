@@ -63,6 +63,8 @@ class Views:
     @classmethod
     def joined(cls, parts: Sequence[Views]) -> Views:
         """Several, one after the other: all with tiles and masks, or none."""
+        if len(parts) == 1:
+            return parts[0]
         columns = zip(*((part.whole, part.tiles, part.roi) for part in parts))
         return cls(*(None if column[0] is None else torch.cat(column) for column in columns))
 
