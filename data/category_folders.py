@@ -10,9 +10,9 @@ from pathlib import Path
 
 from data.listing import list_folders, list_images
 from data.masks import is_mask_folder, key, masks_in, masks_next_to, of_same_name, open_mask
-from data.records import Record
+from data.records import Record, by_path
 from utils.errors import DataError
-from utils.text import natural_key, printable
+from utils.text import printable
 
 NORMAL_NAMES = ("good", "ok", "normal")
 DEFECTIVE_NAMES = tuple("ng nok ko bad defect defects defective anomaly anomalous abnormal".split())
@@ -56,7 +56,7 @@ class CategoryReading:
         for folder in folders:
             for place, defect in self._places(f"{prefix}{folder}"):
                 records += self._records_in(place, defect)
-        return sorted(records, key=lambda record: natural_key(record.image_path))
+        return by_path(records)
 
     def note_loose_images(self, prefix: str) -> None:
         """Adds the photographs directly in root/prefix to what is unused."""

@@ -195,13 +195,12 @@ class SaturatingRegion(NamedTuple):
 
 @dataclass(frozen=True)
 class Saturations:
-    """A category's saturation thresholds by the value of a mask's pixels: in pixels or, for the values in
-    `relative`, as a share of the region's area. Each mask file is one region (Bergmann et al., Beyond Dents
-    and Scratches, IJCV 2022)."""
+    """A category's saturation thresholds by the value of a mask's pixels: in pixels or, where it is relative,
+    as a share of the region's area. Each mask file is one region (Bergmann et al., Beyond Dents and
+    Scratches, IJCV 2022)."""
 
     file: Path
-    thresholds: dict[int, float]
-    relative: frozenset[int]
+    thresholds: dict[int, tuple[float, bool]]  # and whether it is relative
 
     @classmethod
     def of(cls, root: Path, records: Sequence[Record]) -> Saturations | None:
@@ -218,9 +217,9 @@ class Saturations:
                 f"{printable(file)}: is not a list of entries with pixel_value, saturation_threshold and "
                 "relative_saturation, as MVTec LOCO AD has it; put the dataset's own file there, or remove it"
             )
-        thresholds = {entry["pixel_value"]: float(entry["saturation_threshold"]) for entry in entries}
-        relative = frozenset(one["pixel_value"] for one in entries if one["relative_saturation"])
-        return cls(file, thresholds, relative)
+        names = ("pixel_value", "saturation_threshold", "relative_saturation")
+        rows = ([entry[name] for name in names] for entry in entries)
+        return cls(file, {value: (float(threshold), relative) for value, threshold, relative in rows})
 
     def regions(self, mask: Path) -> list[SaturatingRegion]:
         """The regions of a mask file, or of a folder of mask files, at the mask's own size. DataError for a
@@ -240,8 +239,8 @@ class Saturations:
 
     def _share(self, value: int, area: int) -> float:
         """The saturation of a region of `area` pixels as a share, rounded down to pixels, at least one."""
-        threshold = self.thresholds[value]
-        pixels = int(threshold * area) if value in self.relative else int(threshold)
+        threshold, relative = self.thresholds[value]
+        pixels = int(threshold * area if relative else threshold)
         return min(max(pixels, 1), area) / area
 
 

@@ -53,6 +53,11 @@ class Catalogue:
         return [("train", self.train.get(category, [])), ("test", self.test.get(category, []))]
 
 
+def by_path(records: Iterable[Record]) -> list[Record]:
+    """The records in natural order."""
+    return sorted(records, key=lambda record: natural_key(record.image_path))
+
+
 def stable_seed(*parts: object) -> int:
     """A 63-bit seed from the parts, the same in every process and on every machine."""
     digest = hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).digest()
@@ -208,7 +213,7 @@ def _read_entries(entries: object, category: str, where: str) -> list[Record]:
         if record.image_path in seen:
             raise DataError(f"{where}: lists {printable(record.image_path)} twice; remove one of the entries")
         seen.add(record.image_path)
-    return sorted(records, key=lambda record: natural_key(record.image_path))
+    return by_path(records)
 
 
 def _read_entry(entry: object, category: str, where: str) -> Record:

@@ -43,7 +43,6 @@ def _given(options: MethodConfig) -> dict[str, Path]:
 
 
 def _folders(given: Mapping[str, Path]) -> list[str]:
-    """The flags that name a folder."""
     return [flag for flag, path in given.items() if path.is_dir()]
 
 

@@ -7,6 +7,7 @@ As a script it writes ROOT/meta.json and prints counts and problems: python data
 
 import csv
 import io
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
 
 from data.catalogue import run_script
 from data.listing import list_folders, list_images, unread_below
-from data.records import SPLITS, Catalogue, Layout, Record, checked_name, checked_path
+from data.records import SPLITS, Catalogue, Layout, Record, by_path, checked_name, checked_path
 from utils.command import run_command
 from utils.errors import DataError
 from utils.text import decoded, natural_key, one_line, printable
@@ -50,22 +51,17 @@ def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
     """
     root = Path(root)
     file = Path(split_csv) if split_csv else root / "split_csv" / "1cls.csv"
-    splits: dict[str, dict[str, list[Record]]] = {"train": {}, "test": {}}
-    for split, record in read_split(file):
-        record = _with_slashes(root, record)
-        path = root / record.image_path
-        if path.is_file() or path.is_symlink():
-            for part in SPLITS:
-                splits[part].setdefault(record.category, [])
-            splits[split][record.category].append(record)
-    if not splits["train"]:
+    listed = [(split, _with_slashes(root, record)) for split, record in read_split(file)]
+    found = [(split, record) for split, record in listed if os.path.lexists(root / record.image_path)]
+    if not found:
         raise DataError(
             f"{printable(root)}: holds none of the images of {printable(file)}; give VisA's root folder"
         )
+    names = sorted({record.category for _, record in found}, key=natural_key)
     train, test = (
         {
-            category: sorted(splits[part][category], key=lambda record: natural_key(record.image_path))
-            for category in sorted(splits[part], key=natural_key)
+            name: by_path(one for split, one in found if (split, one.category) == (part, name))
+            for name in names
         }
         for part in SPLITS
     )

@@ -117,14 +117,9 @@ def _followed(name: str, entries: dict[str, Member | str]) -> Member | str:
 
 def _split(path: str | Path) -> tuple[str, str] | None:
     """The archive and the member that a path names; None for the path of an ordinary file."""
-    text = os.fspath(path)
-    place = text.lower().find(SUFFIX + os.sep)
-    while place >= 0:
-        end = place + len(SUFFIX)
-        if os.path.isfile(text[:end]):
-            return text[:end], text[end + 1 :]
-        place = text.lower().find(SUFFIX + os.sep, end)
-    return None
+    archives = (one for one in Path(path).parents if is_archive(one))
+    archive = next(archives, None)
+    return None if archive is None else (str(archive), str(Path(path).relative_to(archive)))
 
 
 def _member(archive: str, name: str) -> Member:

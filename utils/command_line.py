@@ -101,7 +101,6 @@ class CommandLine(argparse.ArgumentParser):
         return [_name(action) for action in self._actions if action.option_strings]
 
     def flag(self, name: str) -> argparse.Action:
-        """The flag --NAME."""
         return self._option_string_actions[f"--{name}"]
 
     def named(self, word: str) -> str | None:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from utils.limits import AUTO_TILES, MAX_PIXELS, MOST_TILES
 from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, CommandOptions, Options, option
@@ -99,6 +99,13 @@ class BackboneConfig(Options):
 of_text = partial(option, group=TEXT_FLAGS, needs=TEXT)
 
 
+def words_for(kind: str, usual: tuple[str, ...]) -> Any:
+    """The option of the words of a text prompt."""
+    listed = ", ".join(usual).replace("{}", "..")
+    text = f"words for a {kind} object, {{}} standing for the object (default {listed})"
+    return of_text((), short="", metavar="WORD", help=text)
+
+
 @dataclass(frozen=True)
 class MethodConfig(Options):
     """What a method computes, and where. leave_out: of `Method.components`. roi, ignore:
@@ -183,20 +190,8 @@ class MethodConfig(Options):
         help="what the images show, for instance 'metal nut' (default $default; of test.py each category's "
         "name)",
     )
-    normal_words: tuple[str, ...] = of_text(
-        (),
-        short="",
-        metavar="WORD",
-        help="words for a normal object, {} standing for the object (default "
-        f"{', '.join(NORMAL_WORDS).replace('{}', '..')})",
-    )
-    damaged_words: tuple[str, ...] = of_text(
-        (),
-        short="",
-        metavar="WORD",
-        help="words for a damaged object, {} standing for the object (default "
-        f"{', '.join(DAMAGED_WORDS).replace('{}', '..')})",
-    )
+    normal_words: tuple[str, ...] = words_for("normal", NORMAL_WORDS)
+    damaged_words: tuple[str, ...] = words_for("damaged", DAMAGED_WORDS)
 
 
 of_windows = partial(option, needs=WINDOWS)

@@ -83,7 +83,6 @@ def _named(path: Path) -> tuple[int, str]:
 
 
 def _temporary(path: Path) -> str:
-    """A temporary name next to `path`."""
     return os.fspath(path.with_name(f"{_prefix(path)}{uuid.uuid4().hex[:8]}{TEMPORARY}"))
 
 

@@ -24,7 +24,6 @@ def is_camera(given: str) -> bool:
 
 
 def is_device(path: str) -> bool:
-    """Whether a path is that of a camera or another device."""
     try:
         return stat.S_ISCHR(os.stat(path).st_mode)
     except (OSError, ValueError):

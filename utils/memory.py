@@ -45,7 +45,6 @@ def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Resul
 
 
 def free_memory() -> None:
-    """Frees the memory that PyTorch has cached."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -28,7 +28,6 @@ class Setting(NamedTuple):
 
 
 def add_settings_flags(parser: argparse.ArgumentParser) -> None:
-    """The two flags."""
     group = parser.add_argument_group("settings in a file")
     group.add_argument(
         "--config",

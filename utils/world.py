@@ -52,7 +52,6 @@ class World:
 
     @property
     def joined(self) -> bool:
-        """Whether there are several processes."""
         return self.size > 1
 
     def gathered(self, value: Any) -> list[Any]:
@@ -90,7 +89,6 @@ class World:
         return any(self.gathered(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")))
 
     def wait(self) -> None:
-        """Waits for all processes."""
         self.gathered(None)
 
     def agree(
