@@ -231,9 +231,11 @@ def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Funct
 
 
 def nearest_name(name: str, names: Collection[str]) -> str:
-    """`did you mean ...?` with the nearest of `names`; "" where none is near."""
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else ""
+    """`did you mean ...?` with the nearest of `names`, whatever dashes they begin with; "" where none is
+    near."""
+    plain = {one.lstrip("-"): one for one in names}
+    near = difflib.get_close_matches(name.lstrip("-"), plain, n=1)
+    return f"did you mean {plain[near[0]]}?" if near else ""
 
 
 def named_options(
