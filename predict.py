@@ -29,7 +29,7 @@ from fdsl.flags.predict_flags import parse
 from utils.command import run_command
 from utils.console import put_line
 from utils.errors import ConfigError
-from utils.live_sources import live_source
+from utils.sources import live_source
 from utils.world import connected, find_world
 
 logger = logging.getLogger("fdsl")

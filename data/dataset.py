@@ -159,37 +159,28 @@ def load(root: Path, record: Record) -> tuple[Image.Image, Image.Image | None]:
 
 
 class EpochSampler(Sampler[int]):
-    """Keys epoch * n + index for every index of an epoch, shuffled by (seed, epoch) alone.
+    """Keys epoch * n + index for every index of an epoch, shuffled by (seed, epoch) alone. Iterated, it gives
+    the share of process `rank` of `size`: every `size`-th batch of `batch_size` keys.
 
     set_epoch(epoch, start) chooses the epoch before it is iterated; the first `start` keys, which an
     interrupted run has seen, are left out.
     """
 
-    def __init__(self, n: int, seed: int = 0):
-        self.n, self.seed = n, seed
+    def __init__(self, n: int, seed: int = 0, batch_size: int = 1, rank: int = 0, size: int = 1):
+        self.n, self.seed, self.batch_size, self.rank, self.size = n, seed, batch_size, rank, size
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
         self.epoch, self.start = epoch, start
 
-    def __len__(self) -> int:
-        return max(0, self.n - self.start)
-
-    def __iter__(self) -> Iterator[int]:
+    def keys(self) -> list[int]:
+        """Those of all processes."""
         generator = torch.Generator().manual_seed(stable_seed("order", self.seed, self.epoch))
         order = torch.randperm(self.n, generator=generator)
-        yield from (self.epoch * self.n + order[self.start :]).tolist()
-
-
-class OwnBatches(Sampler[int]):
-    """The keys of every `size`-th batch of a sampler, from batch `rank` on: the share of one of several
-    processes."""
-
-    def __init__(self, sampler: EpochSampler, batch_size: int, rank: int = 0, size: int = 1):
-        self.sampler, self.batch_size, self.rank, self.size = sampler, batch_size, rank, size
+        return (self.epoch * self.n + order[self.start :]).tolist()
 
     def __iter__(self) -> Iterator[int]:
-        keys, step = list(self.sampler), self.size * self.batch_size
+        keys, step = self.keys(), self.size * self.batch_size
         for start in range(self.rank * self.batch_size, len(keys), step):
             yield from keys[start : start + self.batch_size]
 

@@ -13,10 +13,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from utils.archives import facts_of, is_file, opened
 from utils.errors import DataError
 from utils.limits import GreyRange, most_pixels
-from utils.live_sources import CLIPS, OF_CLIP
+from utils.sources import CLIPS, OF_CLIP, facts_of, is_file, opened
 from utils.text import printable
 from utils.tile_layout import Crops
 

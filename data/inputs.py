@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 from data.images import IMAGE_SUFFIXES
 from data.listing import is_folder, visible_entries, why_unread
-from utils.archives import contents_of, is_archive, is_file, refuse_compressed
 from utils.errors import DataError
 from utils.files import CONFIG, is_made_by
-from utils.live_sources import SAVE_PICTURES, is_camera
+from utils.sources import SAVE_PICTURES, contents_of, is_archive, is_camera, is_file, refuse_compressed
 from utils.text import as_key, decoded, printable, without_password
 
 logger = logging.getLogger("fdsl")

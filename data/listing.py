@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.images import HEIF_SUFFIXES, HOW, IMAGE_SUFFIXES
 from utils.errors import DataError
-from utils.live_sources import CLIPS, OF_CLIP
+from utils.sources import CLIPS, OF_CLIP
 from utils.text import natural_key, printable
 
 UNREAD_SUFFIXES = frozenset(".avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())

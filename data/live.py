@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from utils.errors import DataError
-from utils.live_sources import ADDRESS, is_clip
+from utils.sources import ADDRESS, is_clip
 from utils.text import printable, without_password
 
 logger = logging.getLogger("fdsl")

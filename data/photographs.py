@@ -31,10 +31,10 @@ from data.images import (
 from data.inputs import Listed, list_images
 from data.region_of_interest import MaskFolders, own_roi
 from data.values import Normalisation, doubts_of, find_normalisation, find_range
-from utils.archives import is_file
 from utils.errors import DataError
 from utils.files import Stamp, stamp_of
 from utils.limits import GreyRange
+from utils.sources import is_file
 from utils.text import one_line, printable
 from utils.tile_layout import TileLayout
 from utils.views import Views

@@ -15,11 +15,11 @@ from data.images import open_image
 from deploy.graph import Graph
 from deploy.pillow_pictures import draw, encoded
 from deploy.row_journal import Journal
-from utils.archives import held_in_memory
 from utils.console import warn
 from utils.drift import Drift
 from utils.errors import ConfigError, DataError
 from utils.score_rows import row_of
+from utils.sources import held_in_memory
 from utils.text import printable
 
 logger = logging.getLogger("fdsl")

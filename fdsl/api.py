@@ -44,12 +44,12 @@ from models.backbone import Backbone
 from models.detector import Detector
 from models.method import Method
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
-from utils.archives import held_in_memory
 from utils.config import AUTO, BackboneConfig, MethodConfig, WindowConfig
 from utils.device import whatever_the_default_device
 from utils.errors import ConfigError, DataError, ModelError
 from utils.numbers import is_finite
 from utils.options import HEADS, options_of, takes_options
+from utils.sources import held_in_memory
 from utils.text import as_file, one_line
 from utils.views import Views
 

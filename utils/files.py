@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from utils.archives import facts_of, opened
 from utils.errors import ConfigError
+from utils.sources import facts_of, opened
 from utils.text import printable
 
 BYTE_ORDER_MARK = "\ufeff"

@@ -12,8 +12,8 @@ from models.methods.registry import METHODS, WITH_HEADS, MethodFacts
 from utils.config import BATCH, OBJECT, WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.limits import GreyRange
-from utils.live_sources import is_clip
 from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, Option, options_of
+from utils.sources import is_clip
 from utils.text import one_line
 
 OF_DETECTORS: Mapping[str, Option] = {

@@ -25,8 +25,8 @@ from utils.config import AUTO, BATCH
 from utils.console import progress
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
-from utils.live_sources import live_source
 from utils.options import without
+from utils.sources import live_source
 from utils.text import as_file
 
 logger = logging.getLogger("fdsl")

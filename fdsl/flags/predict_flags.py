@@ -13,8 +13,8 @@ from fdsl.flags.groups import add_options, read, take_preset
 from models.methods.registry import METHODS
 from utils.command_line import CommandLine
 from utils.config import BATCH, BackboneConfig, RuntimeOptions, at_least_one
-from utils.live_sources import live_source
 from utils.options import CommandOptions, option, options_of
+from utils.sources import live_source
 from utils.text import printable, without_password
 
 EVERY = 1.0  # seconds between two frames of a camera

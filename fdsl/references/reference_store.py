@@ -19,9 +19,9 @@ from torch import Tensor
 from data.images import is_wide
 from data.inputs import list_images
 from data.photographs import Photograph, as_photograph, pixel_digest
-from utils.archives import held_in_memory, opened
 from utils.errors import ConfigError, DataError
 from utils.limits import GreyRange
+from utils.sources import held_in_memory, opened
 from utils.text import one_line, printable
 
 logger = logging.getLogger("fdsl")

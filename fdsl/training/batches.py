@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.dataset import EpochSampler, OwnBatches, TrainingDataset, make_loader
+from data.dataset import EpochSampler, TrainingDataset, make_loader
 from fdsl.training.step import DiscrepancySource
 from utils.device import sent, worker_count
 from utils.world import World
@@ -44,10 +44,9 @@ class Batches:
         world: World,
     ) -> None:
         self.dataset, self.source, self.batch_size, self.world = dataset, source, batch_size, world
-        self.sampler = EpochSampler(len(dataset), seed)
-        own = OwnBatches(self.sampler, batch_size, world.rank, world.size)
+        self.sampler = EpochSampler(len(dataset), seed, batch_size, world.rank, world.size)
         on_gpu = source.backbone.device.type == "cuda"
-        self.loader = make_loader(dataset, batch_size, worker_count(workers), own, pin=on_gpu)
+        self.loader = make_loader(dataset, batch_size, worker_count(workers), self.sampler, on_gpu)
 
     def of(self, epoch: int, done: int) -> Iterator[Prepared]:
         """The batches of an epoch after the first `done`."""
@@ -56,7 +55,7 @@ class Batches:
             for batch in self.loader:
                 yield Prepared(self.source(batch), self._on_device(batch["mask"]), batch["path"])
             return
-        loaded, keys = iter(self.loader), list(self.sampler)
+        loaded, keys = iter(self.loader), self.sampler.keys()
         batches = [keys[start : start + self.batch_size] for start in range(0, len(keys), self.batch_size)]
         for first in range(0, len(batches), self.world.size):
             round_ = batches[first : first + self.world.size]

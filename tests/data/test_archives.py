@@ -13,9 +13,9 @@ from data.images import open_image
 from data.inputs import find_images, refuse_missing
 from data.photographs import read_ahead
 from tests.support.photographs import draw
-from utils.archives import contents_of, facts_of
 from utils.errors import DataError
 from utils.files import stamp_of
+from utils.sources import contents_of, facts_of
 
 
 def make_tar(file, members, mode="w"):

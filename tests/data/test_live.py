@@ -9,7 +9,7 @@ from data.live import Source
 from tests.support.cameras import Camera, write_clip
 from tests.support.photographs import texture
 from utils.errors import DataError
-from utils.live_sources import live_source
+from utils.sources import live_source
 from utils.text import without_password
 
 FRAMES = [texture(seed) for seed in range(20)]

@@ -1,5 +1,5 @@
-"""Files in tar archives, named ARCHIVE/MEMBER, as webdataset arranges them, read without unpacking; and files
-that are in memory only."""
+"""What inputs are besides files: members of tar archives, named ARCHIVE/MEMBER, as webdataset arranges them,
+read without unpacking; what is in memory only; and by their names cameras, streams and clips."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import contextlib
 import errno
 import io
 import os
+import re
+import stat
 import tarfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -22,6 +24,13 @@ MEMORY = "in memory"
 RECORD = 2**20  # bytes that are read at once
 MOST_LINKS = 16  # from a link to a link
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".zip", ".7z", ".rar")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # rtsp://, http://, udp://
+CLIPS = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv".split())
+SAVE_PICTURES = "save pictures, as ffmpeg -i SOURCE -vf fps=1 frames/%06d.png, and give their folder"
+OF_CLIP = f"give a clip to predict.py --input alone, or let another program {SAVE_PICTURES}"
+
+# FFmpeg's errors, or it writes to standard error by itself; OpenCV reads this when it is first imported.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 class Member(NamedTuple):
@@ -173,3 +182,26 @@ def opened(path: str | Path) -> BinaryIO:
     with open(place[0], "rb") as archive:
         archive.seek(member.offset)
         return io.BytesIO(archive.read(member.size))
+
+
+def is_camera(given: str) -> bool:
+    """Whether an input names a camera or a stream: an address, a number, or a device."""
+    named = ADDRESS.match(given) or given.isdecimal()
+    return is_device(given) or bool(named) and not os.path.lexists(given)
+
+
+def is_device(path: str) -> bool:
+    try:
+        return stat.S_ISCHR(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def is_clip(given: str) -> bool:
+    """Whether an input is a video file."""
+    return Path(given).suffix.lower() in CLIPS and os.path.isfile(given)
+
+
+def live_source(inputs: Sequence[str]) -> str | None:
+    """The first camera, stream or clip among the inputs; None where there is none."""
+    return next((given for given in inputs if is_camera(given) or is_clip(given)), None)
