@@ -4,7 +4,6 @@ a dataset is: it scans, writes meta.json, and prints counts and problems."""
 from __future__ import annotations
 
 import inspect
-import logging
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,6 @@ from utils.errors import DataError
 from utils.limits import MAX_PIXELS
 from utils.text import natural_key, printable
 
-logger = logging.getLogger("fdsl")
 CHECKING_THREADS = 8
 
 
@@ -36,13 +34,14 @@ def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None 
         raise DataError(f"--dataset {printable(dataset)}: is not known; choose one of {', '.join(DATASETS)}")
     if not root.is_dir():
         raise DataError(f"{printable(root)}: is not a folder; give {dataset}'s root with --data-path DIR")
-    if meta_file is not None or (root / "meta.json").is_file():
-        catalogue = read_meta(meta_file if meta_file is not None else root / "meta.json", root)
-        if meta_file is None:
-            _warn_of_unlisted_categories(catalogue, root)
-        return catalogue
-    catalogue = layout_of(dataset).scan(root)
-    warn(catalogue.unused)
+    if meta_file is not None:
+        return read_meta(meta_file, root)
+    if (root / "meta.json").is_file():
+        catalogue = read_meta(root / "meta.json", root)
+        _warn_of_unlisted_categories(catalogue, root)
+    else:
+        catalogue = layout_of(dataset).scan(root)
+        warn(catalogue.unused)
     return catalogue
 
 
@@ -57,13 +56,9 @@ def _warn_of_unlisted_categories(catalogue: Catalogue, root: Path) -> None:
         and ((entry / "train").is_dir() and (entry / "test").is_dir() or (entry / "Data" / "Images").is_dir())
     )
     if unlisted:
-        logger.warning(
-            "warning: %s lists %d of %d categories: %s left out; delete it or write it again.",
-            root / "meta.json",
-            len(listed),
-            len(listed) + len(unlisted),
-            ", ".join(map(printable, unlisted)),
-        )
+        share, names = f"{len(listed)} of {len(listed) + len(unlisted)}", ", ".join(map(printable, unlisted))
+        file = root / "meta.json"
+        warn([f"{file} lists {share} categories: {names} left out; delete it or write it again."])
 
 
 def describe_catalogue(catalogue: Catalogue, dataset: str) -> str:

@@ -179,22 +179,6 @@ def own_roi(photograph: Image.Image) -> np.ndarray | None:
     return photograph.info.get(OWN)
 
 
-def with_roi_of(photograph: Image.Image, copy: Image.Image) -> Image.Image:
-    """A copy of a photograph with its mask."""
-    if (roi := own_roi(photograph)) is not None:
-        copy.info[OWN] = roi
-    return copy
-
-
-def without_roi(photograph: Image.Image) -> Image.Image:
-    """The photograph without a mask of its own."""
-    if own_roi(photograph) is None:
-        return photograph
-    bare = photograph.copy()
-    del bare.info[OWN]
-    return bare
-
-
 @dataclass(frozen=True)
 class Shape:
     """A polygon, its corners (x, y) as shares of a photograph's width and height; `ignored`: what lies in it

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.photographs import pixel_digest
 from data.records import stable_seed
-from data.region_of_interest import with_roi_of, without_roi
+from data.region_of_interest import OWN, own_roi
 from utils.tile_layout import TileLayout
 
 # How far two photographs of the same part may differ when nobody moved the camera on purpose.
@@ -26,7 +26,7 @@ def rotated(photo: Image.Image, count: int) -> Iterator[Image.Image]:
 
     The frame stays; what comes in from outside repeats the photograph's edge.
     """
-    yield without_roi(photo)
+    yield Image.fromarray(np.asarray(photo))
     for step in range(1, count):
         yield _moved(photo, _rotation(photo.size, 360 * step / count), cv2.BORDER_REPLICATE)
 
@@ -80,7 +80,9 @@ def varied(photo: Image.Image, count: int) -> Iterator[Image.Image]:
         middle = pixels.mean()
         lit = (pixels - middle) * (1 + MOST_LIGHT * contrast) + middle * (1 + MOST_LIGHT * light)
         copy = Image.fromarray(np.clip(np.rint(lit), 0, 255).astype(np.uint8))
-        yield with_roi_of(photo, copy)
+        if (roi := own_roi(photo)) is not None:
+            copy.info[OWN] = roi
+        yield copy
 
 
 def _rotation(size: tuple[int, int], degrees: float, scale: float = 1) -> np.ndarray:

@@ -199,7 +199,6 @@ class _Help(argparse.Action):
     """Prints the usual flags, or with --help-all every one, and ends."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        assert isinstance(parser, CommandLine)
         put(parser.format_help() if "--help-all" in self.option_strings else parser.format_short())
         parser.exit()
 

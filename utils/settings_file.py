@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from utils.errors import ConfigError
+from utils.files import write_text
 from utils.options import nearest_name
 from utils.text import decoded, one_line, printable
 
@@ -76,8 +77,6 @@ def read_settings(file: Path, flags: Sequence[str], prog: str) -> list[Setting]:
 def write_settings(file: Path, typed: Mapping[str, Words], prog: str) -> list[str]:
     """Writes flags by their names to a YAML file that --config reads; returns the secret ones, which are left
     out."""
-    from utils.files import write_text
-
     yaml = _yaml("--save-config")
 
     class Plain(yaml.SafeDumper):  # type: ignore[name-defined, misc]
