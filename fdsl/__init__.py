@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fdsl.api import (
         AnomalyDetector,
-        BackboneConfig,
         ConfigError,
         DataError,
         ModelError,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     )
     from fdsl.flags.detector_from_flags import detector_from_config
     from fdsl.inspection.regions import Region
+    from utils.config import BackboneConfig
     from utils.hot_regions import Box
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "detector_from_config",
 ]
 HOMES = {  # of what is not in fdsl.api
+    "BackboneConfig": "utils.config",
     "Box": "utils.hot_regions",
     "Region": "fdsl.inspection.regions",
     "detector_from_config": "fdsl.flags.detector_from_flags",

@@ -17,6 +17,7 @@ from data.photographs import Photograph, PhotographReader, each_image
 from data.region_of_interest import MaskFolders, checked_roi
 from fdsl.config.contradictions import Combined
 from fdsl.config.presets import with_preset
+from fdsl.config.resolve import takes_options
 from fdsl.config.run_config import FittedConfig, RunConfig, Threshold
 from fdsl.detector_state import (
     load_detector,
@@ -44,11 +45,11 @@ from models.backbone import Backbone
 from models.detector import Detector
 from models.method import Method
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
-from utils.config import AUTO, BackboneConfig, MethodConfig, WindowConfig
+from utils.config import AUTO
 from utils.device import whatever_the_default_device
 from utils.errors import ConfigError, DataError, ModelError
 from utils.numbers import is_finite
-from utils.options import HEADS, options_of, takes_options
+from utils.options import HEADS, options_of
 from utils.sources import held_in_memory
 from utils.text import as_file, one_line
 from utils.views import Views
@@ -86,7 +87,7 @@ class AnomalyDetector:
         )
 
     @classmethod
-    @takes_options(BackboneConfig, MethodConfig, WindowConfig)
+    @takes_options()
     @whatever_the_default_device
     def from_checkpoint(
         cls,
@@ -115,7 +116,7 @@ class AnomalyDetector:
         return cls(build_detector(made, checkpoint), config)
 
     @classmethod
-    @takes_options(BackboneConfig, MethodConfig, WindowConfig, but_for=HEADS)
+    @takes_options(but_for=HEADS)
     @whatever_the_default_device
     def from_backbone(
         cls,

@@ -23,15 +23,11 @@ AUGMENTATIONS = ("mosaic", "crop", "none", *SYNTHETIC)
 SYNTHETIC_IMAGES = 4000  # that heads are trained on by default, half of them with a synthetic defect
 
 PAPER_SIDE = 240  # the published evaluation's map side, pixels
-FULL = "full"  # as a side of evaluated maps: each mask's own resolution
-IMAGE_SCORES = ("paper", "max", "top1")
-SINGLE_IMAGE_SCORES = IMAGE_SCORES[1:]  # those that do not depend on other images
 BATCH = "batch"  # as a threshold: from the bulk of the input images
 AUTO = "auto"  # rotated copies of the references: as many as the references allow
 
 FD_MODES = ("abs", "signed", "context", "none")
 ALIGNMENTS = ("mulmax", "diff2")
-WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
 OWN_WINDOWS, WHOLE_IMAGE = WINDOW_MEMORIES = ("windows", "image")
 UNTRAINED = "none"  # as weights: random ones from a fixed seed
@@ -206,7 +202,7 @@ class WindowConfig(Options):
 
     winmode: str = option(
         "mul",
-        choices=WINDOW_MODES,
+        choices=("nan", "mul", "onlywin"),
         short="{}",
         together=True,
         fused=True,

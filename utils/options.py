@@ -6,21 +6,18 @@ follow from it (docs/extending.md)."""
 from __future__ import annotations
 
 import difflib
-import inspect
 import os
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import cache, wraps
+from functools import cache
 from types import UnionType
-from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from utils.errors import ConfigError
 from utils.text import in_words, one_line
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 Stored = TypeVar("Stored")
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
 NO_NAME = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # halves of pairs that stand for no byte of a name
@@ -198,36 +195,6 @@ def given_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `kind` that were given (not None), as they are stored."""
     options = options_of(kind).items()
     return {name: one.taken(given[name]) for name, one in options if given.get(name) is not None}
-
-
-def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Function]:
-    """Decorates a function whose `**options` are those of `kinds`, except those that need `but_for`. Another
-    keyword is a TypeError that names the nearest one; help() and the signature list them all."""
-    declared = [one for kind in kinds for one in options_of(kind).values()]
-    taken = [one.name for one in declared if not but_for or one.needs != but_for]
-
-    def decorated(function: Function) -> Function:
-        signature = inspect.signature(function)
-        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        names = [*(one.name for one in own if one.name != "cls"), *taken]
-
-        @wraps(function)
-        def wrapped(*args: Any, **named: Any) -> Any:
-            for name in named:
-                if name not in names:
-                    near = nearest_name(name, names) or f"there are {', '.join(names)}"
-                    raise TypeError(f"{function.__name__}() has no option {name}; {near}")
-            return function(*args, **named)
-
-        listed = textwrap.fill(", ".join(taken), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
-        wrapped.__doc__ = (
-            f"{function.__doc__}\n        Options, as the flags of these names (None: not given):\n{listed}\n"
-        )
-        keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in taken]
-        cast(Any, wrapped).__signature__ = signature.replace(parameters=[*own, *keywords])
-        return cast(Function, wrapped)
-
-    return decorated
 
 
 def nearest_name(name: str, names: Collection[str]) -> str:

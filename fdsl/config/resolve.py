@@ -6,16 +6,21 @@ not given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from fdsl.config.contradictions import OF_DETECTORS, WORDS, Combined
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
-from utils.options import given_of
+from utils.options import given_of, nearest_name
 from utils.text import as_text, in_words
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = None) -> BackboneConfig:
@@ -81,3 +86,32 @@ def given_settings(given: Mapping[str, Any]) -> Combined:
     has_windows = {"winmode": "nan"} if not METHODS[name].needs_heads and not given.get("winmode") else {}
     windows, options = window_config({**given, **has_windows}), MethodConfig(**given_of(MethodConfig, given))
     return Combined(name, options, windows, given.get("k_shot"), given.get("rotate_references"), given)
+
+
+def takes_options(but_for: str = "") -> Callable[[Function], Function]:
+    """Decorates a function whose `**options` are a detector's, except those that need `but_for`. Another
+    keyword is a TypeError that names the nearest one; help() and the signature list them all."""
+    taken = [name for name, one in OF_DETECTORS.items() if not but_for or one.needs != but_for]
+
+    def decorated(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        names = [*(one.name for one in own if one.name != "cls"), *taken]
+
+        @wraps(function)
+        def wrapped(*args: Any, **named: Any) -> Any:
+            for name in named:
+                if name not in names:
+                    near = nearest_name(name, names) or f"there are {', '.join(names)}"
+                    raise TypeError(f"{function.__name__}() has no option {name}; {near}")
+            return function(*args, **named)
+
+        listed = textwrap.fill(", ".join(taken), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
+        wrapped.__doc__ = (
+            f"{function.__doc__}\n        Options, as the flags of these names (None: not given):\n{listed}\n"
+        )
+        keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in taken]
+        cast(Any, wrapped).__signature__ = signature.replace(parameters=[*own, *keywords])
+        return cast(Function, wrapped)
+
+    return decorated

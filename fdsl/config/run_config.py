@@ -14,17 +14,7 @@ from typing import Any, ClassVar, Literal
 from data.records import DATASETS
 from fdsl.config.contradictions import Combined
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
-from utils.config import (
-    AUTO,
-    FULL,
-    IMAGE_SCORES,
-    PAPER_SIDE,
-    SINGLE_IMAGE_SCORES,
-    BackboneConfig,
-    MachineFacts,
-    MethodConfig,
-    WindowConfig,
-)
+from utils.config import AUTO, PAPER_SIDE, BackboneConfig, MachineFacts, MethodConfig, WindowConfig
 from utils.options import INLINE, WINDOWS, Options, as_stored, option, options_of, without
 from utils.world import as_of_first
 
@@ -33,6 +23,7 @@ LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution
 FUSED = [name for name, one in options_of(WindowConfig).items() if one.fused and one.needs]
 WITHOUT_WINDOWS = [name for name, one in options_of(WindowConfig).items() if one.needs != WINDOWS]
 OF_MAPS = ("method", "checkpoint_digest", "backbone", "options", "device", "precision", "rotations")
+SINGLE_IMAGE_SCORES = ("max", "top1")  # those that do not depend on other images
 SCORES_IN_WORDS = (
     "max: the highest value of each layer's map, averaged over layers, or the method's own score; "
     "top1: the mean of the highest 1 % of the map"
@@ -119,7 +110,7 @@ class RunConfig(Options):
     weights: str | None = option(None)
     image_score: str = option(
         "paper",
-        choices=IMAGE_SCORES,
+        choices=("paper", *SINGLE_IMAGE_SCORES),
         fused=True,
         short="{}",
         help=f"paper: scaled over the whole test set, as published; {SCORES_IN_WORDS} (default $default "
@@ -128,7 +119,7 @@ class RunConfig(Options):
     metric_size: int | str = option(
         PAPER_SIDE,
         span=(2, 8192),
-        words={FULL: FULL},
+        words={"full": "full"},
         fused=True,
         short="at{}",
         metavar="PX|full",

@@ -12,7 +12,7 @@ from torch.overrides import _get_current_function_mode
 
 from data.images import open_image
 from data.photographs import as_photograph, pixel_digest
-from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
+from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError
 from fdsl.detector_state import normal_scores_of, save_detector
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_metadata import FORMAT_VERSION, DetectorMetadata
@@ -22,7 +22,7 @@ from models.methods.nearest import nearest_distance
 from models.methods.registry import METHODS
 from tests.support.photographs import texture
 from tests.support.run_config import heads_of
-from utils.config import BackboneConfig, MethodConfig
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.image_statistics import DIFFERENT, reason_of, statistics_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
