@@ -53,11 +53,8 @@ def scan(root: str | Path) -> Catalogue:
     names = list_folders(root)
     inside = {} if is_category(names) else {name: list_folders(root / name) for name in names}
     categories = [name for name in inside if is_category(inside[name]) and not is_mask_folder(name)]
-    unused = [
-        f"{printable(name)}/ is not used: it holds no good/ and no train/ or test/"
-        for name in inside
-        if name not in categories
-    ]
+    others = [name for name in inside if name not in categories]
+    unused = [f"{printable(name)}/ is not used: it holds no good/ and no train/ or test/" for name in others]
     if is_category(names):
         category = os.path.basename(os.path.abspath(root)) or "category"
         rules = [f"{printable(root)} is one category, {printable(category)}"]

@@ -150,10 +150,8 @@ def list_images(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     paths = list(dict.fromkeys(item.path for item in find_images(inputs) if item.path is not None))
     if not paths:
-        raise DataError(
-            f"{', '.join(printable(item) for item in inputs)}: holds no photograph "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))})"
-        )
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{', '.join(map(printable, inputs))}: holds no photograph ({suffixes})")
     return paths
 
 

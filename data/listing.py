@@ -45,8 +45,7 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         return visible_entries(folder)
     except OSError as error:
         raise DataError(
-            f"{printable(folder)}: cannot be listed ({error.strerror}); give an existing folder with read "
-            "permission"
+            f"{printable(folder)}: cannot be listed ({error.strerror}); give a readable one"
         ) from error
 
 
@@ -67,9 +66,6 @@ def unread_below(root: Path) -> list[str]:
     for folder, inner, names in os.walk(root):
         inner[:] = sorted((name for name in inner if not name.startswith(".")), key=natural_key)
         counts = Counter(Path(name).suffix.lower() for name in names if not name.startswith("."))
-        sentences += [
-            f"{printable(folder)}: {counts[suffix]} {reason}"
-            for suffix in sorted(counts)
-            if (reason := why_unread(suffix))
-        ]
+        reasons = {suffix: why_unread(suffix) for suffix in sorted(counts)}
+        sentences += [f"{printable(folder)}: {counts[one]} {why}" for one, why in reasons.items() if why]
     return sentences

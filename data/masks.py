@@ -79,11 +79,10 @@ def of_same_name(images: Iterable[str]) -> dict[str, str]:
     """Name of a PNG -> name of the JPEG of the same stem next to it: in a defect's folder it is its mask."""
     images = list(images)
     photos = {key(Path(name).stem): name for name in images if Path(name).suffix.lower() in (".jpg", ".jpeg")}
-    return {
-        name: photos[key(Path(name).stem)]
-        for name in images
-        if Path(name).suffix.lower() == ".png" and key(Path(name).stem) in photos
-    }
+    pairs = (
+        (name, photos.get(key(Path(name).stem))) for name in images if Path(name).suffix.lower() == ".png"
+    )
+    return {name: photo for name, photo in pairs if photo}
 
 
 def open_mask(path: str | Path) -> Image.Image:
@@ -161,10 +160,7 @@ def _joined_mask(folder: Path) -> Image.Image:
     for file in files[1:]:
         mask = open_mask(file)
         if mask.size != joined.size:
-            raise DataError(
-                f"{printable(file)}: has another size than the other masks of its photograph; put the right "
-                "mask there"
-            )
+            raise DataError(f"{printable(file)}: has another size than the other masks; mend it")
         joined = ImageChops.lighter(joined, mask)
     return joined
 

@@ -64,15 +64,10 @@ def as_photograph(image: Photograph, grey: GreyRange | None = None, name: str = 
     if isinstance(image, torch.Tensor):
         image = _tensor_to_array(image, name)
     if not isinstance(image, np.ndarray):
-        raise DataError(
-            f"{name} is a {type(image).__name__}; give a path, a PIL image, an array (H,W,3) uint8 or a "
-            "tensor (3,H,W)"
-        )
+        raise DataError(f"{name} is a {type(image).__name__}; give a path, a PIL image, an array or a tensor")
     is_picture = image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3
     if image.dtype != np.uint8 or not is_picture or image.size == 0:
-        raise DataError(
-            f"{name} is an array {image.shape} of {image.dtype}; give RGB (H,W,3) or (H,W), uint8"
-        )
+        raise DataError(f"{name} is an array {image.shape} of {image.dtype}; give (H,W,3) or (H,W), uint8")
     refuse_large(image.shape[1], image.shape[0], name)
     return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
 

@@ -134,9 +134,7 @@ def checked_path(text: object, where: str) -> str:
         raise DataError(f"{where}: a path is missing or is not text; write meta.json or the split file again")
     separated = text.replace("\\", "/") if os.name == "nt" else text
     if PurePosixPath(separated).is_absolute() or re.match(r"[A-Za-z]:[\\/]", text):
-        raise DataError(
-            f"{where}: {printable(text)} is an absolute path; make it relative to the dataset's root"
-        )
+        raise DataError(f"{where}: {printable(text)} is absolute; make it relative to the dataset's root")
     if ".." in PurePosixPath(separated).parts or not PurePosixPath(separated).parts:
         raise DataError(f"{where}: {printable(text)} leaves the dataset's root; remove its '..' or the entry")
     return text

@@ -120,8 +120,7 @@ class MaskFolders:
         if len(nearest) > 1:
             first, second = (printable(mask.relative_to(self._given[flag])) for mask in nearest[:2])
             raise DataError(
-                f"{flag} {folder}: {first} and {second} are two masks of {name}; which one is meant? "
-                "Remove the other one"
+                f"{flag} {folder}: {first} and {second} are two masks of {name}; remove one of them"
             )
         return nearest[0]
 

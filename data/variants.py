@@ -92,7 +92,6 @@ def _rotation(size: tuple[int, int], degrees: float, scale: float = 1) -> np.nda
 
 def _moved(photo: Image.Image, matrix: np.ndarray, border: int) -> Image.Image:
     """The photograph under an affine transform (2,3) of its pixels, in its own frame."""
-    pixels = np.asarray(photo)
     return Image.fromarray(
-        cv2.warpAffine(pixels, matrix, photo.size, flags=cv2.INTER_CUBIC, borderMode=border)
+        cv2.warpAffine(np.asarray(photo), matrix, photo.size, None, cv2.INTER_CUBIC, border)
     )

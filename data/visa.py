@@ -54,15 +54,10 @@ def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
     listed = [(split, _with_slashes(root, record)) for split, record in read_split(file)]
     found = [(split, record) for split, record in listed if os.path.lexists(root / record.image_path)]
     if not found:
-        raise DataError(
-            f"{printable(root)}: holds none of the images of {printable(file)}; give VisA's root folder"
-        )
+        raise DataError(f"{printable(root)}: holds no image of {printable(file)}; give VisA's root folder")
     names = sorted({record.category for _, record in found}, key=natural_key)
     train, test = (
-        {
-            name: by_path(one for split, one in found if (split, one.category) == (part, name))
-            for name in names
-        }
+        {name: by_path(r for split, r in found if (split, r.category) == (part, name)) for name in names}
         for part in SPLITS
     )
     catalogue = Catalogue(root, train, test)
@@ -111,17 +106,12 @@ def read_split(file: Path) -> list[tuple[str, Record]]:
             reader = csv.DictReader(stream)
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if missing:
-                raise DataError(
-                    f"{name}: has no column {', '.join(missing)}; the header of VisA's split file is "
-                    + ",".join(COLUMNS)
-                )
+                raise DataError(f"{name}: has no column {', '.join(missing)}; it needs {','.join(COLUMNS)}")
             for row in reader:
-                split, record = _read_row(row, f"{name}, line {reader.line_num}")
+                where = f"{name}, line {reader.line_num}"
+                split, record = _read_row(row, where)
                 if (split, record.image_path) in seen:
-                    raise DataError(
-                        f"{name}, line {reader.line_num}: lists {printable(record.image_path)} twice; "
-                        "remove one of the lines"
-                    )
+                    raise DataError(f"{where}: lists {printable(record.image_path)} twice; remove one line")
                 seen.add((split, record.image_path))
                 rows.append((split, record))
     except OSError as error:

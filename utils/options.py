@@ -101,17 +101,15 @@ class Option:
         if any(type(value) is type(one) and value == one for one in self.words.values()):
             return True
         if self.span is not None:
+            low, high = self.span
             right = type(value) is int or (self.kind is float and type(value) is float)
-            return right and (self._in_span(value) or value == self.default)
+            inside = right and (low < value if self.above else low <= value) and value <= high
+            return inside or (right and value == self.default)
         if self.kind is bool:
             return type(value) is bool
         if self.choices:
             return value in self.choices
         return isinstance(value, str) and len(value) <= LONGEST_TEXT and "\0" not in value
-
-    def _in_span(self, value: float) -> bool:
-        low, high = self.span or (value, value)
-        return low <= value <= high and not (self.above and value == low)
 
     @property
     def takes(self) -> str:
@@ -211,11 +209,8 @@ def named_options(
     """The options of `config` whose value is not the `usual` one (or the default), except places and options
     that need one of `without_effect`. Options that are named `together` are all named where one of them is;
     `whole`: always."""
-    acting = {
-        name: one
-        for name, one in options_of(type(config)).items()
-        if one.help and not one.place and one.needs not in without_effect
-    }
+    acts = lambda one: one.help and not one.place and one.needs not in without_effect
+    acting = {name: one for name, one in options_of(type(config)).items() if acts(one)}
     other = {name for name, one in acting.items() if getattr(config, name) != usual.get(name, one.default)}
     if whole or any(acting[name].together for name in other):
         other |= {name for name, one in acting.items() if one.together}

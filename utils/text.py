@@ -96,10 +96,8 @@ def as_key(name: str) -> str:
 
 def without_controls(text: str) -> str:
     """A text of several lines whose control characters, except line ends and tabs, are escaped."""
-    return "".join(
-        mark if mark in "\n\t" or not unicodedata.category(mark).startswith("C") else ascii(mark)[1:-1]
-        for mark in text
-    )
+    is_plain = lambda mark: mark in "\n\t" or not unicodedata.category(mark).startswith("C")
+    return "".join(mark if is_plain(mark) else ascii(mark)[1:-1] for mark in text)
 
 
 def first_line(error: BaseException, limit: int = 160) -> str:

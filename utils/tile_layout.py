@@ -69,11 +69,8 @@ class TileLayout:
     def places(self) -> np.ndarray:
         """(T*N,2): the centre of each patch, in shares of the photograph's height and width."""
         rows, columns = np.divmod(np.arange(self.grid**2), self.grid)
-        centres = [
-            np.stack([(top + rows + 0.5) / self.height, (left + columns + 0.5) / self.width], axis=1)
-            for top, left in self.origins
-        ]
-        return np.concatenate(centres)
+        centres = [np.stack([top + rows + 0.5, left + columns + 0.5], axis=1) for top, left in self.origins]
+        return np.concatenate(centres) / (self.height, self.width)
 
 
 def tiles_for(sizes: Sequence[tuple[int, int]], count: int, grid: int, patch_size: int) -> TileLayout | None:

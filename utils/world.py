@@ -61,10 +61,8 @@ class World:
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
-        try:
+        with _exchange():
             dist.all_gather_object(values, value)
-        except RuntimeError as error:
-            raise _lost(error) from error
         return values
 
     def tensor_of(self, rank: int, value: Tensor) -> Tensor:
@@ -77,10 +75,8 @@ class World:
         received = value.contiguous() if rank == self.rank else torch.empty_like(value)
         if value.is_cuda:
             self.wait()  # a lost process raises here: NCCL would wait for it, or end this one without a word
-        try:
+        with _exchange():
             dist.broadcast(received, rank, _between_gpus() if value.is_cuda else None)
-        except RuntimeError as error:
-            raise _lost(error) from error
         return received
 
     def restarted(self) -> bool:
@@ -146,13 +142,18 @@ def end_quietly() -> None:
     raise SystemExit(2)
 
 
-def _lost(error: RuntimeError) -> Exception:
-    """The error for another process that is gone; only the first process logs it."""
-    if not speaks():
-        end_quietly()
-    return ConfigError(
-        f"Another rank has ended ({one_line(error, 80)}), see above; give the same command again."
-    )
+@contextlib.contextmanager
+def _exchange() -> Iterator[None]:
+    """ConfigError within it where another process is gone; only the first process logs it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not speaks():
+            end_quietly()
+        reason = one_line(error, 80)
+        raise ConfigError(
+            f"Another rank has ended ({reason}), see above; give the same command again."
+        ) from error
 
 
 def find_world() -> World:

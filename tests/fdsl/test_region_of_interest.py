@@ -238,7 +238,7 @@ def test_the_mask_of_a_photograph_is_the_one_that_its_path_ends_with(tmp_path, m
     "masks, photograph, words",
     [
         (["1.png"], "photos/2.jpg", "--roi .*masks: holds no mask of 2.jpg; put 2.png there"),
-        (["1.png", "1.bmp"], "1.jpg", "1.bmp and 1.png are two masks of 1.jpg; which one is meant"),
+        (["1.png", "1.bmp"], "1.jpg", "1.bmp and 1.png are two masks of 1.jpg; remove one"),
         (["a/1.png"], "b/1.jpg", "holds no mask of 1.jpg"),
     ],
 )
