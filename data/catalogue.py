@@ -70,12 +70,9 @@ def describe_catalogue(catalogue: Catalogue, dataset: str) -> str:
         counts = official.get(category)
         rows += _category_rows(catalogue, category, counts, "not an official category" if official else "")
     headers = ["category", "split", "defect", "images", "masks"] + (["official"] if official else [])
-    table = tabulate(
-        [row[: len(headers)] for row in rows],
-        headers,
-        disable_numparse=True,
-        colalign=["left"] * 3 + ["right"] * 2 + ["left"] * (len(headers) - 5),
-    )
+    aligned = ["left"] * 3 + ["right"] * 2 + ["left"] * (len(headers) - 5)
+    cells = [row[: len(headers)] for row in rows]
+    table = tabulate(cells, headers, disable_numparse=True, colalign=aligned)
     absent = [category for category in official if category not in catalogue.categories]
     if absent:
         present = f"{len(official) - len(absent)} of {len(official)} official categories"
@@ -188,13 +185,8 @@ def run_script(layout: Layout, root: Path | None, description: str, words: list[
         parser.add_argument("root", nargs="?", type=Path, default=root, help=f"default: {root}")
         parser.add_argument("--meta", type=Path, help="write here instead of ROOT/meta.json")
     parser.add_argument("--quick", action="store_true", help="check only the headers of the images")
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        default=MAX_PIXELS,
-        metavar="N",
-        help="an image of more pixels is refused; default: %(default)s",
-    )
+    limit = "an image of more pixels is refused; default: %(default)s"
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=limit)
     takes_split = "split_csv" in inspect.signature(layout.scan).parameters
     if takes_split:
         parser.add_argument("--split-csv", type=Path, help="default: ROOT/split_csv/1cls.csv")

@@ -36,13 +36,8 @@ from utils.errors import DataError
 from utils.text import natural_key, printable
 
 VALIDATION = "validation/good"  # of a category: normal images that are neither references nor tested
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "test_public": "test",
-}
+SPLIT_FOLDERS = dict.fromkeys(("train", "training"), "train")
+SPLIT_FOLDERS |= dict.fromkeys(("test", "testing", "test_public"), "test")
 
 
 def scan(root: str | Path) -> Catalogue:

@@ -192,10 +192,8 @@ def read_meta(file: str | Path, root: str | Path) -> Catalogue:
         raise DataError(f"{name}: 'train' and 'test' must map categories to lists of images; {cure}")
     train, test = (
         {
-            checked_name(category, name): _read_entries(
-                entries, category, f"{name}, {split}/{printable(category)}"
-            )
-            for category, entries in content[split].items()
+            checked_name(key, name): _read_entries(entries, key, f"{name}, {split}/{printable(key)}")
+            for key, entries in content[split].items()
         }
         for split in SPLITS
     )
@@ -226,10 +224,5 @@ def _read_entry(entry: object, category: str, where: str) -> Record:
     # read.
     defect = "" if entry["specie_name"] == "" else checked_name(entry["specie_name"], where)
     mask = "" if entry["mask_path"] == "" else checked_path(entry["mask_path"], where)
-    return Record(
-        checked_path(entry["img_path"], where),
-        mask if anomalous else "",
-        category,
-        defect or ("bad" if anomalous else "good"),
-        anomalous,
-    )
+    image, kind = checked_path(entry["img_path"], where), "bad" if anomalous else "good"
+    return Record(image, mask if anomalous else "", category, defect or kind, anomalous)

@@ -71,14 +71,9 @@ def find_range(given: Iterable[object], chosen: str | None = None) -> GreyRange 
     _warn_of_other_scales(lows, highs)
     if standardised:
         logger.warning("warning: a reference has mean 0 and deviation 1: %s", ONE_BY_ONE)
-    logger.info(
-        "images of more than 8 bits: the references lie between %g and %g%s; %g becomes black, %g white",
-        low,
-        high,
-        f", in steps of {step:g} as 8 bits have them" if step else "",
-        grey.low,
-        grey.high,
-    )
+    span = f"{low:g} and {high:g}" + (f", in steps of {step:g} as 8 bits have them" if step else "")
+    ends = f"{grey.low:g} becomes black, {grey.high:g} white"
+    logger.info("images of more than 8 bits: the references lie between %s; %s", span, ends)
     return grey
 
 
@@ -233,12 +228,8 @@ def find_normalisation(images: Iterable[Any]) -> Normalisation | None:
         return None
     exact = [one for one in holding if all(_has_whole_levels(one.undone(tensor)) for tensor in tensors)]
     found = (exact or holding)[0]
-    logger.info(
-        "normalised tensors: read as of mean %s and deviation %s%s",
-        found.mean,
-        found.std,
-        "" if exact else ", the narrowest normalisation that holds their values",
-    )
+    why = "" if exact else ", the narrowest normalisation that holds their values"
+    logger.info("normalised tensors: read as of mean %s and deviation %s%s", found.mean, found.std, why)
     return found
 
 

@@ -44,12 +44,8 @@ class CommandLine(argparse.ArgumentParser):
         common: Sequence[str] = (),
         settings: bool = False,
     ) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            add_help=not common,
-        )
+        as_written = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, None, description, formatter_class=as_written, add_help=not common)
         self.common, self._takes_settings = tuple(common), settings or bool(common)
         # Of the flags that were given, on the command line or in --config: name -> the words behind it.
         self.typed: dict[str, Words] = {}

@@ -98,14 +98,11 @@ class Drift:
         if share < RISEN:
             return {}
         highest = max(self._last, key=lambda one: -1.0 if one.percentile is None else one.percentile)
-        return {
-            "higher scores": Change(
-                f"the last {WINDOW} photographs score higher than the first {WINDOW} "
-                f"(median normal_percentile {np.median(now):.4g}, before {np.median(before):.4g}), so more "
-                "will be called anomalous",
-                highest.name,
-            )
-        }
+        sentence = (
+            f"the last {WINDOW} photographs score higher than the first {WINDOW} (median normal_percentile "
+            f"{np.median(now):.4g}, before {np.median(before):.4g}), so more will be called anomalous"
+        )
+        return {"higher scores": Change(sentence, highest.name)}
 
 
 def _percentiles(photographs: Sequence[Seen]) -> list[float]:

@@ -38,10 +38,6 @@ class ModelError(Exception):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means too little memory, a device's or the machine's."""
     torch = sys.modules.get("torch")  # None where it is not imported
-    return (
-        isinstance(error, MemoryError)
-        or torch is not None
-        and isinstance(error, torch.OutOfMemoryError)
-        or isinstance(error, RuntimeError)
-        and any(word in str(error).lower() for word in OUT_OF_MEMORY)
-    )
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    by_text = isinstance(error, RuntimeError) and any(one in str(error).lower() for one in OUT_OF_MEMORY)
+    return by_text or isinstance(error, kinds)

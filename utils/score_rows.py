@@ -13,17 +13,8 @@ from utils.options import is_of
 LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MOST_PERCENTILE = 99.9  # that a few normal images can show
 BOX_COLUMNS = ("x", "y", "width", "height", "area")
-COLUMNS = (
-    "image",
-    "score",
-    "normal_percentile",
-    "threshold",
-    "anomalous",
-    "reason",
-    *BOX_COLUMNS,
-    "boxes",
-    "picture",
-)
+OF_IMAGE = ("image", "score", "normal_percentile", "threshold", "anomalous", "reason")
+COLUMNS = (*OF_IMAGE, *BOX_COLUMNS, "boxes", "picture")
 
 
 class BoxOfRow(TypedDict):

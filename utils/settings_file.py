@@ -30,18 +30,10 @@ class Setting(NamedTuple):
 
 def add_settings_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings in a file")
-    group.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="take flags from this YAML file; flags that are given win over it",
-    )
-    group.add_argument(
-        "--save-config",
-        type=Path,
-        metavar="FILE",
-        help="write the flags that were given, and those of --config, to this YAML file",
-    )
+    taken = "take flags from this YAML file; flags that are given win over it"
+    group.add_argument("--config", type=Path, metavar="FILE", help=taken)
+    written = "write the flags that were given, and those of --config, to this YAML file"
+    group.add_argument("--save-config", type=Path, metavar="FILE", help=written)
 
 
 def read_settings(file: Path, flags: Sequence[str], prog: str) -> list[Setting]:
