@@ -6,6 +6,7 @@ import io
 import shutil
 import zipfile
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fdsl.api import AnomalyDetector, Prediction
 from fdsl.inspection.regions import Region
 from fdsl.inspection.score_files import draw, finish, inspected_row, run_config
 from fdsl.report import drawing
-from fdsl.store.prediction_folder import PredictionFolder
+from fdsl.store.prediction_folder import PredictionFolder, journal_of
 from page.uploads import Upload
 from utils.drift import Drift
 from utils.hot_regions import upsample
@@ -107,15 +108,17 @@ def write_results(photographs: Sequence[Photograph], detector: AnomalyDetector, 
     folder = file.with_suffix("")
     try:
         output = PredictionFolder(folder, run_config(detector))
-        for one in photographs:
-            try:
-                photo = one.open(detector.reader.grey)
-            except KeyError:
-                continue
-            assert one.prediction is not None
-            judged = judged_by(detector, one.prediction)
-            row = inspected_row(one.name, judged) | {"picture": draw(one.name, photo, judged, folder)}
-            output.journal.add(row, judged.base_map, judged.window_map)
+        with closing(journal_of(folder, 0, output.keep_maps)) as journal:
+            for one in photographs:
+                try:
+                    photo = one.open(detector.reader.grey)
+                except KeyError:
+                    continue
+                assert one.prediction is not None
+                judged = judged_by(detector, one.prediction)
+                picture = draw(one.name, photo, judged, journal.folder)
+                row = inspected_row(one.name, judged) | {"picture": picture}
+                journal.add(row, judged.base_map, judged.window_map)
         finish(detector, output)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # almost all of it is JPEG
             for path in sorted(folder.rglob("*")):

@@ -120,14 +120,6 @@ def remove_leftovers(*paths: Path) -> None:
                     entry.unlink(missing_ok=True)
 
 
-def remove_leftovers_in(folder: Path) -> None:
-    """Removes every temporary file that a killed process left in a folder which it alone writes to."""
-    with contextlib.suppress(OSError):
-        for entry in list(folder.iterdir()):
-            if LEFTOVER.fullmatch(entry.name):
-                entry.unlink(missing_ok=True)
-
-
 def remove_folder(folder: Path) -> None:
     """Removes a folder so that under its name it is either complete or gone: it is renamed first."""
     doomed = folder.with_name(f"{folder.name}{TEMPORARY}")

@@ -13,7 +13,7 @@ from data.inputs import find_images, refuse_missing
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.score_files import Inspection, Row, Watch, finish, keep_apart, score
 from fdsl.store.journal import Totals
-from fdsl.store.prediction_folder import PredictionFolder, rank_journal
+from fdsl.store.prediction_folder import PredictionFolder, journal_of
 from utils.console import only_from, put_json
 from utils.drift import Drift
 from utils.errors import ConfigError, DataError
@@ -57,21 +57,20 @@ def inspect(detector: AnomalyDetector, wanted: Inspection, world: World, as_json
             held.enter_context(locked(output / ".lock", str(output), "name another folder with --output"))
         folder = world.agree(lambda: _begin(detector, wanted, output) if world.is_first else None)
         if world.joined:
-            _score_own(detector, wanted, output, world)
-        elif folder is not None:
-            rows = score(detector, wanted, folder.journal, earlier=folder.rows())
-            emit(rows, as_json, keep_on=True)
+            only_from(logging.INFO if world.is_first else logging.WARNING)
+        with contextlib.closing(journal_of(output, world.rank, wanted.keep_maps)) as journal:
+            rows = score(detector, wanted, journal, world, () if folder is None else folder.rows())
+            emit(rows, as_json and not world.joined, keep_on=True)
+        world.wait()
         if folder is None:
             return None
-        if world.joined:
-            folder.join_ranks()
-            watch = Watch(detector, drift=Drift(detector.references.statistics))
-            for row in folder.rows():
-                watch.follow(row)
         totals = finish(detector, folder, wanted.coco)
-    if world.joined and totals.scored and as_json:
+    if world.joined and totals.scored:
+        watch = Watch(detector, drift=Drift(detector.references.statistics))
         with open(output / "scores.jsonl", encoding="utf-8") as lines:
-            emit(map(json.loads, lines), as_json, keep_on=False)
+            for row in map(json.loads, lines):
+                watch.follow(row)
+                as_json = as_json and put_json(row)
     return totals
 
 
@@ -79,18 +78,9 @@ def _begin(detector: AnomalyDetector, wanted: Inspection, output: Path) -> Predi
     """Prepares the output folder and the list of photographs; with `resume` those are marked that are
     done."""
     folder = PredictionFolder(output, wanted.config_of(detector), wanted.resume)
-    if wanted.source is None:
-        folder.take_inputs(find_images(wanted.inputs, [output]), detector.reader.masks)
+    items = find_images(wanted.inputs, [output]) if wanted.source is None else None
+    folder.take_inputs(items, detector.reader.masks)
     return folder
-
-
-def _score_own(detector: AnomalyDetector, wanted: Inspection, output: Path, world: World) -> None:
-    """Scores the share of one of several processes; the rows go to its own journal."""
-    only_from(logging.INFO if world.is_first else logging.WARNING)
-    with contextlib.closing(rank_journal(output, world.rank, wanted.keep_maps)) as journal:
-        for _ in score(detector, wanted, journal, world):
-            pass
-    world.wait()
 
 
 def emit(rows: Iterable[Row], as_json: bool, keep_on: bool) -> Totals:

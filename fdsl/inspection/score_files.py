@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from utils.console import progress
 from utils.device import worker_count
 from utils.drift import Drift
 from utils.errors import ConfigError, DataError
-from utils.files import write_bytes
+from utils.files import whole_file
 from utils.image_statistics import other_shape
 from utils.signals import command_line, how_to_continue
 from utils.text import without_password
@@ -247,11 +246,10 @@ def _stored(item: Loaded, prediction: Prediction, journal: Journal | None, wante
     """A photograph's row, in the journal together with its maps and the pictures that are wanted of it."""
     row = inspected_row(item.name, prediction)
     if journal is not None and item.photo is not None:
-        journal.give_way()
         if wanted.wants_picture_of(prediction):
-            row["picture"] = draw(item.name, item.photo, prediction, journal.output)
+            row["picture"] = draw(item.name, item.photo, prediction, journal.folder)
         if wanted.masks:
-            row["mask"] = write_mask(item.name, prediction, journal.output)
+            row["mask"] = write_mask(item.name, prediction, journal.folder)
         if item.path is not None:
             row["path"] = os.path.abspath(item.path)
         if item.stamp is not None:
@@ -277,9 +275,8 @@ def write_mask(name: str, prediction: Prediction, output: Path) -> str:
     """Writes the mask of a photograph's regions, white on black, at its own size; returns its place in the
     output folder."""
     place = mask_name(name)
-    written = BytesIO()
-    Image.fromarray(prediction.mask()).save(written, "PNG")
-    write_bytes(output / place, written.getvalue())
+    with whole_file(output / place, "wb") as file:
+        Image.fromarray(prediction.mask()).save(file, "PNG")
     return place
 
 

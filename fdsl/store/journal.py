@@ -14,7 +14,7 @@ import random
 import re
 from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,30 +34,18 @@ RENDERED = {
     "picture": re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg"),
     "mask": re.compile(r"masks/[A-Za-z0-9._-]+\.png"),
 }
-NEEDED = {"file", "regions"}  # of a row, besides what every row has
+LONGEST = 2**48  # bytes of a journal
 RANKED = 500  # highest rows, for the report,
 SAMPLE = 100  # and where there are more, a sample of all of them
 
 
 class Journal:
-    """rows.jsonl, to which rows are appended, and a new skipped.jsonl in a folder. `keep_maps`: each row has
-    its maps. `output`: where its pictures lie, by default in the folder. `give_way`: removes what an earlier
-    run left there, before the first picture."""
+    """rows.jsonl, to which rows are appended, and a new skipped.jsonl in a folder, where the pictures of its
+    rows lie too. `keep_maps`: each row has its maps."""
 
-    def __init__(
-        self,
-        folder: Path,
-        keep_maps: bool,
-        output: Path | None = None,
-        give_way: Callable[[], object] = lambda: None,
-    ) -> None:
+    def __init__(self, folder: Path, keep_maps: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.keep_maps, self.output, self.give_way = (
-            folder,
-            keep_maps,
-            output or folder,
-            give_way,
-        )
+        self.folder, self.keep_maps = folder, keep_maps
         self._rows, self._skipped = open(folder / ROWS, "ab"), open(folder / SKIPPED, "wb")
 
     def add(self, row: dict[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
@@ -96,7 +84,7 @@ class RowIndex:
         for number, file in enumerate(self._files):
             for start, row in _complete_rows(file, keep_maps):
                 names.append(_name_digest(row["image"]))
-                places.append(start * len(self._files) + number)
+                places.append(number * LONGEST + start)
         self._names, first = np.unique(np.array(names, np.uint64), return_index=True)
         self._places = np.array(places, np.int64)[first]
         self._is_done = np.zeros(len(first), bool)
@@ -117,7 +105,7 @@ class RowIndex:
             digest = digest if masks is None else masks.digest_with(path, digest)
         except (OSError, DataError):
             return False
-        is_same = json.loads(row_in(line))["file"]["digest"] == digest
+        is_same = json.loads(row_in(line)).get("file", {}).get("digest") == digest
         self._is_done[self._entry(name)] |= is_same
         return is_same
 
@@ -131,13 +119,17 @@ class RowIndex:
         places = np.sort(self._places[~self._is_done])
         return [json.loads(row_in(self._line_at(place))) for place in places]
 
+    def lines(self) -> Iterator[bytes]:
+        """All lines, file by file."""
+        return map(self._line_at, np.sort(self._places))
+
     def _entry(self, name: str) -> int | None:
         digest = np.uint64(_name_digest(name))
         entry = int(np.searchsorted(self._names, digest))
         return entry if entry < len(self._names) and self._names[entry] == digest else None
 
     def _line_at(self, place: int) -> bytes:
-        start, number = divmod(int(place), len(self._files))
+        number, start = divmod(int(place), LONGEST)
         with open(self._files[number], "rb") as lines:
             lines.seek(start)
             return lines.readline()
@@ -149,24 +141,20 @@ def _complete_rows(file: Path, keep_maps: bool) -> Iterator[tuple[int, dict[str,
     with open(file, "rb+") as lines:
         for line in lines:
             row = parsed(line)
-            if row is None or not _is_whole(row) or (keep_maps and not _has_maps(row, _maps_part(line))):
+            if row is None or not _is_whole(row, _maps_part(line) if keep_maps else None):
                 break
             yield start, row
             start += len(line)
         lines.truncate(start)
 
 
-def _is_whole(row: Mapping[str, Any]) -> bool:
-    """Whether a row has all that a photograph's has, and names no file but its own."""
-    return row.keys() >= NEEDED and all(
-        row.get(name) is None or places.fullmatch(row[name]) for name, places in RENDERED.items()
-    )
-
-
-def _has_maps(row: Mapping[str, Any], maps: bytes) -> bool:
-    """Whether maps in base64 are a row's."""
+def _is_whole(row: Mapping[str, Any], maps: bytes | None) -> bool:
+    """Whether a row has all that a photograph's has, names no file but its own, and where there are some has
+    these `maps` in base64."""
     size = 4 * row["grid"] ** 2 * (1 if row["window_score"] is None else 2)
-    return row.get("maps") == _digest(maps) and len(maps) == 4 * math.ceil(size / 3)
+    fits = maps is None or (row.get("maps") == _digest(maps) and len(maps) == 4 * math.ceil(size / 3))
+    files = ((row.get(name), places) for name, places in RENDERED.items())
+    return fits and "regions" in row and all(file is None or places.fullmatch(file) for file, places in files)
 
 
 def line_of(row: bytes, maps: bytes = b"") -> bytes:

@@ -1,8 +1,7 @@
-"""The output folder of a prediction run: first a journal that grows photograph by photograph, then the
-results.
+"""The output folder of a prediction run: first journals that grow photograph by photograph, then the results.
 
-The journal lies in OUTPUT/.partial. Of several processes each one has a journal of its own there, with the
-pictures of its rows. An interrupted run goes on from all of them.
+Each process has a journal in OUTPUT/.partial, with the pictures of its rows. An interrupted run goes on from
+all of them. The results of the run before stay until those of this one are complete.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -49,8 +46,8 @@ from utils.files import (
     is_made_by,
     read_json,
     refuse_foreign,
+    remove_folder,
     remove_leftovers,
-    remove_leftovers_in,
     whole_file,
     write_csv,
     write_json,
@@ -61,19 +58,16 @@ from utils.signals import how_to_continue
 
 logger = logging.getLogger("fdsl")
 PARTIAL = ".partial"
-OWNER = "made_by.json"  # marks .partial as predict.py's
-EARLIER = "earlier.jsonl"  # rows of interrupted runs whose pictures still exist
 LIST = "inputs.jsonl"  # the photographs in their order
 FOLDERS = ("pictures", "masks")
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
 
 
 class PredictionFolder:
-    """An output folder that is being filled: its `journal` photograph by photograph, then `finish`.
+    """An output folder that is being filled: processes write journals (`journal_of`), then it is finished.
 
-    `resume` continues an earlier run with the same `config`; ConfigError for other settings. Without it an
-    earlier run's files are removed once the first photograph is scored. Maps are stored where `config` says
-    so. ConfigError for a folder where files of others would be overwritten.
+    `resume` continues an earlier run with the same `config`; ConfigError for other settings. Maps are stored
+    where `config` says so. ConfigError for a folder where files of others would be overwritten.
     """
 
     def __init__(self, folder: Path, config: PredictionConfig, resume: bool = False) -> None:
@@ -84,42 +78,25 @@ class PredictionFolder:
         refuse_foreign(self.folder, (CONFIG, *FOLDERS, *WRITTEN), PREDICTIONS)
         if not _is_ours_to_fill(self.partial):
             raise foreign(self.folder, PARTIAL, PREDICTIONS)
-        stored = self._stored_config() if resume else None
-        if stored and (changed := differing(identity_of_prediction(stored), config.identity())):
+        interrupted, finished = (_changed(place / CONFIG, config) for place in (self.partial, self.folder))
+        if resume and (changed := finished if interrupted is None else interrupted):
             raise ConfigError(
                 f"--resume: {folder} was made with another {changed[0].replace('_', ' ')}; leave --resume "
                 "out to start anew."
             )
-        self.partial.mkdir(parents=True, exist_ok=True)
-        write_json(self.partial / OWNER, {"made_by": PREDICTIONS})
-        remove_leftovers(*(self.folder / name for name in (CONFIG, *WRITTEN)))
-        for name in FOLDERS:
-            remove_leftovers_in(self.folder / name)
         if not resume:
-            self._set_aside()
-        began = stored is not None and not (self.partial / CONFIG).exists()
+            remove_folder(self.partial)
+        remove_leftovers(*(self.folder / name for name in (CONFIG, *WRITTEN)))
         self._config = {"made_by": PREDICTIONS, **as_stored(config)}
-        if not began:
-            write_json(self.partial / CONFIG, self._config)
-        (self.partial / SKIPPED).unlink(missing_ok=True)
-        if began and not (self.partial / ROWS).exists() and (self.folder / "scores.jsonl").exists():
+        write_json(self.partial / CONFIG, self._config)
+        self.list.unlink(missing_ok=True)
+        if resume and finished == [] and not (self.partial / ROWS).exists():
             self._take_up_results()
-        self._earlier = RowIndex([self.partial, *_ranks(self.partial)], self.keep_maps)
-        self._began, self._dropped = began, dict[str, dict]()  # rows of an earlier run by their names
-
-    def _stored_config(self) -> dict[str, Any] | None:
-        """The settings of the run in the folder; those of one without a row yet come before an earlier
-        run's."""
-        files = (self.partial / CONFIG, self.folder / CONFIG)
-        return next((read_json(file) for file in files if is_made_by(file, PREDICTIONS)), None)
-
-    @cached_property
-    def journal(self) -> Journal:
-        """The journal of a single process, which lays its pictures in the output folder."""
-        return Journal(self.partial, self.keep_maps, self.folder, self.give_way)
 
     def _take_up_results(self) -> None:
-        """Begins the journal with the rows of the finished run."""
+        """Begins with the rows of the finished run."""
+        if not (self.folder / "scores.jsonl").exists():
+            return
         maps: Iterator[bytes] = repeat(b"")
         if self.keep_maps:
             if not (self.folder / "maps.npz").exists():
@@ -132,140 +109,116 @@ class PredictionFolder:
         with open(self.folder / "scores.jsonl", "rb") as rows, open(self.partial / ROWS, "wb") as journal:
             journal.writelines(line_of(row_in(row), of_row) for row, of_row in zip(rows, maps))
 
-    def take_inputs(self, items: Iterable[Listed], masks: MaskFolders | None) -> None:
+    def take_inputs(self, items: Iterable[Listed] | None, masks: MaskFolders | None = None) -> None:
         """Lists the items. An item is done where an earlier run has scored its photograph, with the same mask
-        of `masks`; all other rows are left out, with a warning."""
+        of `masks`; all other rows are left out, with a warning. None: frames, which no list has: all rows
+        stay."""
+        earlier = self._index()
+        if items is None:
+            self._join(earlier.lines())
+            return
 
         def marked() -> Iterator[Listed]:
             for item in items:
-                done = item.path is not None and self._earlier.holds(item.name, item.path, masks)
+                done = item.path is not None and earlier.holds(item.name, item.path, masks)
                 yield item._replace(done=done)
 
         write_list(self.list, marked())
-        self._dropped = {row["image"]: row for row in self._earlier.others()}
-        if self._dropped or _ranks(self.partial):
-            self._join(self._earlier, (item.name for item in read_list(self.list) if item.done))
-        warn([f"{name}: its row is left out, for the file has changed or is gone" for name in self._dropped])
-        if self._earlier.done:
-            logger.info("--resume: %d photograph(s) are done already", self._earlier.done)
+        left_out = earlier.others()
+        self._join(filter(None, (earlier.line(item.name) for item in read_list(self.list) if item.done)))
+        for row in left_out:
+            _remove_pictures(self.partial, row, {})
+        gone = "its row is left out, for the file has changed or is gone"
+        warn([f"{row['image']}: {gone}" for row in left_out])
+        if earlier.done:
+            logger.info("--resume: %d photograph(s) are done already", earlier.done)
         how_to_continue("the same command with --resume goes on after the photographs that are done")
 
-    def join_ranks(self) -> None:
-        """Takes over the rows of all processes, in the order of the list; DataError, and they stay, where a
-        photograph has neither a row nor a reason why it has none."""
-        ranks = _ranks(self.partial)
-        skipped = dict(entry for place in ranks for entry in _values(place / SKIPPED))
-        names = (item.name for item in read_list(self.list) if item.path is not None)
-        self._join(RowIndex([self.partial, *ranks], self.keep_maps), names, skipped)
-        for name, reason in skipped.items():
-            self.journal.skip(name, reason)
-        if any(self.rows()):
-            self.give_way()
+    def _index(self) -> RowIndex:
+        return RowIndex([self.partial, *_ranks(self.partial)], self.keep_maps)
 
-    def _join(self, index: RowIndex, names: Iterable[str], without: Mapping[str, str] = {}) -> None:
-        """Brings the rows of these names, and their maps, into one journal in this order; DataError where one
-        has no row and is not among those `without`."""
-        lost = 0
+    def _join(self, lines: Iterable[bytes]) -> None:
+        """Makes these lines of all journals one journal, beside which all pictures lie."""
         with whole_file(self.partial / ROWS, "wb") as rows:
-            for name in names:
-                line = index.line(name)
-                rows.write(line or b"")
-                lost += line is None and name not in without
-            if lost:
-                raise DataError(
-                    f"{self.folder}: {lost} photograph(s) have no row, for a file of a process is missing or "
-                    "damaged; give the same command with --resume."
-                )
+            rows.writelines(lines)
         for place in _ranks(self.partial):
+            _move_pictures(place, self.partial)
             for name in (ROWS, SKIPPED):
                 (place / name).unlink(missing_ok=True)
 
-    def give_way(self) -> None:
-        """Removes an earlier run's results before this one's first row: its numbers would not fit the new
-        pictures.
-
-        Only pictures that its rows name are removed: other files there belong to the user.
-        """
-        waiting = self.partial / CONFIG
-        if self._began:
+    def _in_order(self, skipped: Mapping[str, str]) -> Iterator[bytes]:
+        """The lines of all journals in the order of the list; DataError where a photograph has neither a row
+        nor a reason why it has none."""
+        index, lost = self._index(), 0
+        if not self.list.exists():
+            yield from index.lines()
             return
-        self._began = True
-        for journal in (self.folder / "scores.jsonl", self.partial / EARLIER):
-            with contextlib.suppress(OSError), open(journal, "rb") as lines:
-                self._remove_pictures(filter(None, map(parsed, lines)))
-        for name in FOLDERS:
-            with contextlib.suppress(OSError):
-                (self.folder / name).rmdir()
-        for name in WRITTEN:
-            (self.folder / name).unlink(missing_ok=True)
-        os.replace(waiting, self.folder / CONFIG)
-
-    def _remove_pictures(self, rows: Iterable[dict]) -> None:
-        for row in rows:
-            for name, places in RENDERED.items():
-                if places.fullmatch(row.get(name) or ""):
-                    (self.folder / row[name]).unlink(missing_ok=True)
-
-    def _set_aside(self) -> None:
-        """Removes an interrupted run's files in .partial, except the rows that name its pictures."""
-        rows = self.partial / ROWS
-        if rows.exists():
-            with open(rows, "rb") as before, open(self.partial / EARLIER, "ab") as earlier:
-                shutil.copyfileobj(before, earlier, 2**20)
-        for entry in list(self.partial.iterdir()):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name not in (OWNER, EARLIER):
-                entry.unlink(missing_ok=True)
+        for item in read_list(self.list):
+            line = index.line(item.name)
+            if line is not None:
+                yield line
+            lost += line is None and item.name not in skipped
+        if lost:
+            raise DataError(
+                f"{self.folder}: {lost} photograph(s) have no row, for a file of a process is missing or "
+                "damaged; give the same command with --resume."
+            )
 
     def rows(self) -> Iterator[dict]:
-        """The rows so far."""
+        """The rows of the earlier run that this one goes on with."""
         return _values(self.partial / ROWS)
 
     def finish(self, grid: int, fused: Any = None) -> Totals:
-        """Writes scores.csv, scores.jsonl, skipped.csv and maps.npz from the journal, and removes it.
+        """Writes scores.csv, scores.jsonl, skipped.csv and maps.npz from the journals, and removes these;
+        DataError, and they stay, where a journal lacks a row.
 
         `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Where nothing was scored, an
         earlier run's results stay; without such a run only skipped.csv is written.
         """
-        self.journal.close()
-        skipped = sorted(_values(self.partial / SKIPPED))
-        totals = totals_of(self.rows(), sum(1 for _ in self._lines()), skipped)
+        skipped = dict(entry for place in _ranks(self.partial) for entry in _values(place / SKIPPED))
+        self._join(self._in_order(skipped))
+        totals = totals_of(self.rows(), sum(1 for _ in self._lines()), sorted(skipped.items()))
         totals.keeps_earlier = not totals.scored and any((self.folder / name).exists() for name in WRITTEN)
-        if totals.keeps_earlier:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            return totals
-        self.give_way()
-        write_json(self.folder / CONFIG, self._config)
-        for row in self.rows() if self._dropped else ():
-            self._dropped.pop(row["image"], None)
-        self._remove_pictures(self._dropped.values())
-        self._place_pictures()
-        (self.folder / "skipped.csv").unlink(missing_ok=True)
-        if skipped:
-            with whole_file(self.folder / "skipped.csv") as out:
-                write_csv(out, ("image", "reason"), ((as_cell(name), reason) for name, reason in skipped))
-        if totals.scored:
-            if self.keep_maps:
-                self._save_maps(totals.scored, grid, fused)
-            with whole_file(self.folder / "scores.csv") as out:
-                write_scores(out, self.rows(), totals.filled)
-            with whole_file(self.folder / "scores.jsonl", "wb") as out:
-                out.writelines(line_of(row_in(line)) for line in self._lines())
-        shutil.rmtree(self.partial, ignore_errors=True)
+        if not totals.keeps_earlier:
+            self._give_way()
+            write_json(self.folder / CONFIG, self._config)
+            if totals.scored:
+                self._write_rows(totals, grid, fused)
+            if skipped:
+                with whole_file(self.folder / "skipped.csv") as out:
+                    named = ((as_cell(name), reason) for name, reason in sorted(skipped.items()))
+                    write_csv(out, ("image", "reason"), named)
+        remove_folder(self.partial)
         return totals
+
+    def _give_way(self) -> None:
+        """Removes the results of the run before, and those of its pictures that this run has not. Only
+        pictures that its rows name are removed: other files there belong to the user. So the rows go last."""
+        rows = self.folder / "scores.jsonl"
+        for name in WRITTEN:
+            if name != rows.name:
+                (self.folder / name).unlink(missing_ok=True)
+        index = self._index() if rows.exists() else None
+        with contextlib.suppress(OSError), open(rows, "rb") as lines:
+            for row in filter(None, map(parsed, lines)):
+                line = index.line(row["image"]) if index is not None else None
+                _remove_pictures(self.folder, row, {} if line is None else json.loads(row_in(line)))
+        for name in FOLDERS:
+            with contextlib.suppress(OSError):
+                (self.folder / name).rmdir()
+
+    def _write_rows(self, totals: Totals, grid: int, fused: Any) -> None:
+        with whole_file(self.folder / "scores.jsonl", "wb") as out:
+            out.writelines(line_of(row_in(line)) for line in self._lines())
+        _move_pictures(self.partial, self.folder)
+        if self.keep_maps:
+            self._save_maps(totals.scored, grid, fused)
+        with whole_file(self.folder / "scores.csv") as out:
+            write_scores(out, self.rows(), totals.filled)
 
     def _lines(self) -> Iterator[bytes]:
         with open(self.partial / ROWS, "rb") as lines:
             yield from lines
-
-    def _place_pictures(self) -> None:
-        """Moves the pictures and masks of the processes to the output folder."""
-        for source in (place / name for place in _ranks(self.partial) for name in FOLDERS):
-            with contextlib.suppress(FileNotFoundError), os.scandir(source) as pictures:
-                for picture in pictures:
-                    (self.folder / source.name).mkdir(exist_ok=True)
-                    os.replace(picture.path, self.folder / source.name / picture.name)
 
     def _save_maps(self, count: int, grid: int, fused: Any) -> None:
         rows = list(self.rows())
@@ -284,6 +237,11 @@ class PredictionFolder:
         save_maps(self.folder / "maps.npz", run, fused(base, window), scores_of("score"))
 
 
+def journal_of(output: Path, rank: int, keep_maps: bool) -> Journal:
+    """The journal of a process, which lays its pictures in the journal's folder."""
+    return Journal(output / PARTIAL / f"rank{rank}", keep_maps)
+
+
 def _is_ours_to_fill(partial: Path) -> bool:
     """Whether predict.py may write to a folder: it is missing, empty, or predict.py's own."""
     if not os.path.lexists(partial):
@@ -291,17 +249,35 @@ def _is_ours_to_fill(partial: Path) -> bool:
     if not partial.is_dir() or partial.is_symlink():
         return False
     entries = [entry for entry in os.listdir(partial) if not LEFTOVER.fullmatch(entry)]
-    return not entries or is_made_by(partial / OWNER, PREDICTIONS)
+    return not entries or is_made_by(partial / CONFIG, PREDICTIONS)
+
+
+def _changed(file: Path, config: PredictionConfig) -> list[str] | None:
+    """The settings in which a config.json of predict.py differs; None where there is none."""
+    if not is_made_by(file, PREDICTIONS):
+        return None
+    return differing(identity_of_prediction(read_json(file)), config.identity())
 
 
 def _ranks(partial: Path) -> list[Path]:
-    """The folders of the journals of several processes."""
+    """The folders of the journals of the processes."""
     return sorted(partial.glob("rank*"))
 
 
-def rank_journal(output: Path, number: int, keep_maps: bool) -> Journal:
-    """The journal of one of several processes, which lays its pictures in the journal's folder."""
-    return Journal(output / PARTIAL / f"rank{number}", keep_maps)
+def _move_pictures(source: Path, target: Path) -> None:
+    for name in FOLDERS:
+        with contextlib.suppress(FileNotFoundError), os.scandir(source / name) as pictures:
+            for picture in pictures:
+                if not LEFTOVER.fullmatch(picture.name):  # of a killed process
+                    (target / name).mkdir(exist_ok=True)
+                    os.replace(picture.path, target / name / picture.name)
+
+
+def _remove_pictures(folder: Path, row: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Removes a row's picture and mask, but for those that the `other` row has."""
+    for name, places in RENDERED.items():
+        if places.fullmatch(row.get(name) or "") and row[name] != other.get(name):
+            (folder / row[name]).unlink(missing_ok=True)
 
 
 def _values(file: Path) -> Iterator[Any]:

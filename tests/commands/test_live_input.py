@@ -145,7 +145,7 @@ def test_ctrl_c_ends_with_what_was_scored(detector, tiny_configs, tmp_path, numb
     process = subprocess.Popen(
         [*started, "--every", "0.1"], cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
     )
-    end, journal = time.monotonic() + 120, out / ".partial/rows.jsonl"
+    end, journal = time.monotonic() + 120, out / ".partial/rank0/rows.jsonl"
     while not (journal.is_file() and journal.read_text().count("\n") > 3):
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.05)

@@ -513,10 +513,10 @@ def test_resume_scores_only_what_is_missing(place, detector, tmp_path, monkeypat
             predict.main([*arguments, "--output", str(out)])
     assert not (out / "scores.csv").exists()
     if damage == "half a line":
-        with open(out / ".partial/rows.jsonl", "a") as journal:
+        with open(out / ".partial/rank0/rows.jsonl", "a") as journal:
             journal.write('{"image": "line b/x')
     if damage == "a map too few":
-        journal = out / ".partial/rows.jsonl"
+        journal = out / ".partial/rank0/rows.jsonl"
         first, second = journal.read_bytes().splitlines(keepends=True)
         journal.write_bytes(first + second.partition(b"\t")[0] + b"\n")
     scored = []
@@ -550,10 +550,10 @@ def test_resume_of_a_finished_run_takes_new_photographs_in(place, detector, tmp_
     first = rows(tmp_path / "out/scores.csv")
     draw(tmp_path / "parts/0.png", 71, defect=True)
     predict.main(arguments)
-    assert [row["image"] for row in rows(tmp_path / "out/scores.csv")] == ["1.png", "0.png"]
-    assert first[0].items() <= rows(tmp_path / "out/scores.csv")[0].items()
+    assert [row["image"] for row in rows(tmp_path / "out/scores.csv")] == ["0.png", "1.png"]
+    assert first[0].items() <= rows(tmp_path / "out/scores.csv")[1].items()
     assert "x" not in first[0]  # columns that no row fills are left out
-    assert load_maps(tmp_path / "out/maps.npz").names == ["1.png", "0.png"]
+    assert load_maps(tmp_path / "out/maps.npz").names == ["0.png", "1.png"]
 
 
 def test_resume_with_other_settings_is_refused_and_a_new_run_leaves_nothing_old(place, detector, tmp_path):

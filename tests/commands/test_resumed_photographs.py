@@ -231,25 +231,25 @@ def test_a_run_that_stops_before_its_first_row_leaves_the_run_before(
     assert content(tmp_path / "out").keys() == content(tmp_path / "anew").keys()
 
 
-@pytest.mark.parametrize("stop_at", [1, 2])
-def test_pictures_of_interrupted_runs_go_with_them(detector, photographs, tmp_path, monkeypatch, stop_at):
+def stop_at(patch, count):
+    """Makes a run break off after so many batches."""
+    plain, seen = AnomalyDetector.begin_batch, []
+
+    def begin_batch(self, *given):
+        seen.append(1)
+        if len(seen) > count:
+            raise KeyboardInterrupt
+        return plain(self, *given)
+
+    patch.setattr(AnomalyDetector, "begin_batch", begin_batch)
+
+
+@pytest.mark.parametrize("stopped", [1, 2])
+def test_pictures_of_interrupted_runs_go_with_them(detector, photographs, tmp_path, monkeypatch, stopped):
     """Also where one is interrupted, begun anew and interrupted again before its first row."""
-    plain = AnomalyDetector.begin_batch
-
-    def until(count):
-        seen = []
-
-        def begin_batch(self, *given):
-            seen.append(1)
-            if len(seen) > count:
-                raise KeyboardInterrupt
-            return plain(self, *given)
-
-        return begin_batch
-
-    for count in (stop_at, 0):
+    for count in (stopped, 0):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(AnomalyDetector, "begin_batch", until(count))
+            stop_at(patch, count)
             run(detector, photographs, tmp_path / "out")
     (photographs / "a.png").unlink()
     (photographs / "b.png").unlink()
@@ -308,10 +308,33 @@ def test_inputs_that_overlap_give_the_same_rows_when_they_are_resumed(detector, 
 
 
 @pytest.mark.parametrize("more", [(), ("--resume",)])
-def test_a_picture_that_a_killed_run_left_half_written_is_removed(detector, photographs, tmp_path, more):
-    run(detector, photographs, tmp_path / "out", "--resume")
-    half = tmp_path / "out/pictures/.a.png_b53664a9.jpg.m0shbz5h.tmp"
+def test_a_picture_that_a_killed_run_left_half_written_is_removed(
+    detector, photographs, tmp_path, monkeypatch, more
+):
+    run(detector, photographs, tmp_path / "out")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, 2)
+        run(detector, photographs, tmp_path / "out")
+    half = tmp_path / "out/.partial/rank0/pictures/.a.png_b53664a9.jpg.m0shbz5h.tmp"
     half.write_bytes(b"")
     (tmp_path / "out/pictures/.mine.tmp").write_bytes(b"")
     run(detector, photographs, tmp_path / "out", *more)
-    assert not half.exists() and (tmp_path / "out/pictures/.mine.tmp").exists()
+    left = [path.name for path in (tmp_path / "out").rglob("*.tmp")]
+    assert left == [".mine.tmp"] and not (tmp_path / "out/.partial").exists()
+
+
+@pytest.mark.parametrize("stopped", [1, 2])
+def test_the_results_of_the_run_before_stay_until_the_new_ones_are_complete(
+    detector, photographs, tmp_path, monkeypatch, stopped
+):
+    run(detector, photographs, tmp_path / "out")
+    before = content(tmp_path / "out")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, stopped)
+        run(detector, photographs, tmp_path / "out", "--threshold", "0.9")
+    left = content(tmp_path / "out")
+    assert {name: left[name] for name in before} == before
+    run(detector, photographs, tmp_path / "out", "--threshold", "0.9", "--resume")
+    run(detector, photographs, tmp_path / "anew", "--threshold", "0.9")
+    assert lines(tmp_path / "out") == lines(tmp_path / "anew")
+    assert content(tmp_path / "out").keys() == content(tmp_path / "anew").keys()

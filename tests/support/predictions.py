@@ -1,6 +1,10 @@
 """What the tests of predict.py have in common."""
 
 import csv
+from contextlib import closing
+
+from fdsl.store.prediction_folder import PredictionFolder, journal_of
+from tests.support.run_config import prediction_config
 
 BACKBONE_OPTIONS = {"model": "ViT-tiny-test", "pretrained": "none", "layers": (1, 3), "image_size": 64}
 RUNTIME = ["--device", "cpu", "--precision", "fp32", "--workers", "1"]
@@ -19,3 +23,12 @@ def stored_row(image, **facts):
     row |= {"statistics": [1.0, 2.0, 3.0], "pixel_threshold": None, "regions": [], "picture": None}
     row |= {"mask": None, "file": {"bytes": 1, "modified": 2, "digest": "3"}}
     return {"image": image, **row, **facts}
+
+
+def finished_run(folder, rows):
+    """The totals of a run that left these rows in an output folder."""
+    run = PredictionFolder(folder, prediction_config())
+    with closing(journal_of(folder, 0, keep_maps=False)) as journal:
+        for row in rows:
+            journal.add(row, None, None)
+    return run.finish(4)

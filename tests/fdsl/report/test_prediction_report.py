@@ -9,32 +9,17 @@ import pytest
 from fdsl.report.charts import histogram_svg, ticks
 from fdsl.report.prediction_report import write_prediction_report
 from fdsl.store.journal import RANKED, SAMPLE
-from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.thresholds.threshold import Threshold
-from tests.support.run_config import prediction_config
+from tests.support.predictions import finished_run, stored_row
 
 
-def row(number):
-    return {
-        "image": f"{number}.png",
-        "score": (number * 37 % 1000) / 1000,
-        **dict.fromkeys(("base_score", "window_score", "normal_percentile", "threshold")),
-        "anomalous": False,
-        "reason": None,
-        "boxes": [],
-        "pixel_threshold": None,
-        "regions": [],
-        "grid": 4,
-        "picture": None,
-        "mask": None,
-    }
+def row(number, **more):
+    score = (number * 37 % 1000) / 1000
+    return stored_row(f"{number}.png", score=score, anomalous=False, normal_percentile=None, **more)
 
 
 def finished(folder, count):
-    run = PredictionFolder(folder, prediction_config())
-    for number in range(count):
-        run.journal.add(row(number), None, None)
-    totals = run.finish(4)
+    totals = finished_run(folder, map(row, range(count)))
     write_prediction_report(folder, totals, None, [], "", "command", False)
     return totals, (folder / "report.html").read_text()
 
@@ -49,11 +34,10 @@ def test_a_large_runs_report_has_a_sample_and_says_so(tmp_path):
 
 
 def test_how_it_was_made_is_closed_and_how_far_the_threshold_holds_is_not(tmp_path):
-    run = PredictionFolder(tmp_path, prediction_config())
-    run.journal.add(row(1), None, None)
+    totals = finished_run(tmp_path, [row(1)])
     facts, trust = [("Precision", "bfloat16")], "Trust the ranking more than the decision."
     write_prediction_report(
-        tmp_path, run.finish(4), Threshold(0.210744, 0.1, "given"), facts, trust, "command", False
+        tmp_path, totals, Threshold(0.210744, 0.1, "given"), facts, trust, "command", False
     )
     closed, _, shown = (tmp_path / "report.html").read_text().split("<header")[1].partition("</details>")
     assert '<details class="how"><summary>' in closed and "bfloat16" in closed and "command" in closed
@@ -68,13 +52,11 @@ def test_a_small_runs_report_has_none(tmp_path):
 def inspected(folder, count, **more):
     """The page of rows with pictures beside the photographs that they are of."""
     rows = [
-        {**row(number), "width": 80, "height": 60, "picture": f"pictures/{number}.jpg", **more}
-        for number in range(count)
+        row(number, width=80, height=60, picture=f"pictures/{number}.jpg", **more) for number in range(count)
     ]
-    run = PredictionFolder(folder, prediction_config())
-    for one in rows:
-        run.journal.add(one, None, None)
-    write_prediction_report(folder, run.finish(4), Threshold(0.1, 0.1, "given"), [], "", "command", False)
+    write_prediction_report(
+        folder, finished_run(folder, rows), Threshold(0.1, 0.1, "given"), [], "", "command", False
+    )
     text = (folder / "report.html").read_text()
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     return text, json.loads(data[1])

@@ -8,11 +8,10 @@ import pytest
 
 from fdsl.report.prediction_report import write_prediction_report
 from fdsl.report.run_report import write_report
-from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.thresholds.threshold import Threshold
 from tests.support.chromium import chromium, missing_browser, read, resize, wait_for
 from tests.support.make_fake_run import ATTACK, ATTACK_NAME, CONFIG, hostile_run, many, run_metrics
-from tests.support.run_config import prediction_config
+from tests.support.predictions import finished_run, stored_row
 
 no_browser = missing_browser()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(no_browser), reason=no_browser)]
@@ -112,22 +111,18 @@ def test_the_knob_stands_below_the_line_of_the_histogram(page, width):
     assert abs(line - knob) < 1
 
 
-def photograph(number, reason):
-    """A row of scores.jsonl."""
-    empty = ("base_score", "window_score", "normal_percentile", "threshold", "pixel_threshold")
-    facts = {"image": f"{number}.png", "score": number * 0.037, "reason": reason, "anomalous": bool(reason)}
-    drawn = {"boxes": [], "regions": [], "grid": 4, "picture": None, "mask": None}
-    return {**dict.fromkeys(empty), **facts, **drawn}
-
-
 def test_a_photograph_that_cannot_be_judged_is_never_flipped(browser, tmp_path):
     """It is anomalous at any threshold: the count is that of the list."""
     reasons = {3: "no part in the picture", 5: "no part in the picture"}
-    run = PredictionFolder(tmp_path, prediction_config())
-    for number in range(8):
-        run.journal.add(photograph(number, reasons.get(number)), None, None)
+    rows = [
+        stored_row(
+            f"{number}.png", score=number * 0.037, reason=reasons.get(number), anomalous=number in reasons
+        )
+        for number in range(8)
+    ]
+    totals = finished_run(tmp_path, rows)
     limit = Threshold(0.15, 0.15, "given")
-    write_prediction_report(tmp_path, run.finish(4), limit, [], "", "command", False)
+    write_prediction_report(tmp_path, totals, limit, [], "", "command", False)
     browser.get((tmp_path / "report.html").as_uri())
     for at in (0.15, 0.001, 0.1, 0.2, 0.25):
         value = slide(browser, at)
