@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from fdsl.thresholds.decision import require_rate
 from fdsl.thresholds.threshold import batch_threshold
 from models.features import ScoreMaps
 from utils.errors import ConfigError
-from utils.files import write_bytes
+from utils.files import whole_file
 from utils.hot_regions import Box, pixel_threshold_of, upsample
 from utils.numbers import digits_of, is_finite
 from utils.score_rows import row_of
@@ -172,9 +171,9 @@ class Prediction:
         file = Path(file)
         if file.suffix.lower() not in PICTURES:
             raise ConfigError(f"file is {one_line(file, 80)}; let it end in one of {', '.join(PICTURES)}.")
-        written = BytesIO()
-        self.plot(photo).save(written, PICTURES[file.suffix.lower()], quality=QUALITY)
-        write_bytes(file, written.getvalue())
+        picture = self.plot(photo)
+        with whole_file(file, "wb") as out:
+            picture.save(out, PICTURES[file.suffix.lower()], quality=QUALITY)
 
     def _photograph(self, photo: Any) -> Image.Image:
         if photo is None and self.opens is None:

@@ -276,7 +276,7 @@ def _take_out(kind: type[Stored], rest: dict[str, Any]) -> Stored:
 
 def is_of(hint: Any, value: Any) -> bool:
     """Whether a JSON value is of an annotated type; a tuple is stored as a list, numbers are those of 64 bits
-    and finite, text can be a file's name, and a TypedDict has no other keys."""
+    and finite, text can be a file's name, and a TypedDict or dataclass has no other keys."""
     return _check_of(hint)(value)
 
 
@@ -284,11 +284,12 @@ def is_of(hint: Any, value: Any) -> bool:
 def _check_of(hint: Any) -> Callable[[Any], bool]:
     kind, parts = get_origin(hint), get_args(hint)
     checks = [_check_of(part) for part in parts if part is not Ellipsis]
-    if is_typeddict(hint):
+    if is_typeddict(hint) or is_dataclass(hint):
         of_keys = {name: _check_of(part) for name, part in hints_of(hint).items()}
+        needed = getattr(hint, "__required_keys__", of_keys.keys())
         return lambda value: (
             type(value) is dict
-            and hint.__required_keys__ <= value.keys() <= of_keys.keys()
+            and needed <= value.keys() <= of_keys.keys()
             and all(of_keys[name](one) for name, one in value.items())
         )
     if kind in (Union, UnionType):

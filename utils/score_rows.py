@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, TypedDict
 
 from utils.files import as_cell, parsed_json, write_csv
+from utils.hot_regions import Box
 from utils.options import is_of
 
 LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
@@ -17,18 +18,15 @@ OF_IMAGE = ("image", "score", "normal_percentile", "threshold", "anomalous", "re
 COLUMNS = (*OF_IMAGE, *BOX_COLUMNS, "boxes", "picture")
 
 
-class BoxOfRow(TypedDict):
+class RegionOfRow(TypedDict):
+    """See fdsl/inspection/regions.py."""
+
     x: int
     y: int
     width: int
     height: int
     area: int
     peak: float
-
-
-class RegionOfRow(BoxOfRow):
-    """See fdsl/inspection/regions.py."""
-
     centroid: tuple[float, float]
     major_axis: float
     minor_axis: float
@@ -52,7 +50,7 @@ class BareRow(TypedDict):
     threshold: float | None
     anomalous: bool | None
     reason: str | None
-    boxes: list[BoxOfRow]
+    boxes: list[Box]
     width: int
     height: int
     grid: int

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,21 +137,13 @@ def compute_among(
     if not world.joined:
         return compute_maps(runs, detectors, options.reading, options.memory)
     only_from(logging.INFO if world.is_first else logging.WARNING)
-    chosen = own_categories(runs, world)
-    own = [run.of_categories(chosen) for run in runs]
-    problems = compute_maps(
-        [run for run in own if run.split.records], detectors, options.reading, options.memory
-    )
-    return {path: problem for part in world.gathered(problems) for path, problem in part.items()}
-
-
-def own_categories(runs: Iterable[PlannedRun], world: World) -> set[str]:
-    """The categories that this process computes for all runs, sharded by their number of test images."""
-    sizes: dict[str, int] = {}
+    sizes = Counter[str]()
     for run in runs:
-        for category, records in run.split.records.items():
-            sizes[category] = sizes.get(category, 0) + len(records)
-    return shards_of(sizes, world.size)[world.rank]
+        sizes.update({category: len(records) for category, records in run.split.records.items()})
+    own = [run.of_categories(shards_of(sizes, world.size)[world.rank]) for run in runs]
+    busy = [run for run in own if run.split.records]
+    problems = compute_maps(busy, detectors, options.reading, options.memory)
+    return {path: problem for part in world.gathered(problems) for path, problem in part.items()}
 
 
 def shards_of(sizes: Mapping[str, int], count: int) -> list[set[str]]:

@@ -40,7 +40,6 @@ class Checkpoint:
     path: Path
     state: dict[str, Tensor]
     config: TrainedWith | None
-    published: bool = False
 
     @property
     def backbone(self) -> BackboneConfig | None:
@@ -176,11 +175,8 @@ def _load_published(path: Path) -> Checkpoint:
         refuse_strange(content)
     except ValueError as error:
         raise ConfigError(f"{path} {error}; name the file that the published code wrote.") from error
-    state = {}
-    for name, value in content.items():
-        if own := published_name(name):
-            state[own] = value
-    return Checkpoint(path, state, None, published=True)
+    state = {own: value for name, value in content.items() if (own := published_name(name))}
+    return Checkpoint(path, state, None)
 
 
 def published_name(name: str) -> str | None:
