@@ -179,7 +179,7 @@ def test_a_restart_by_torchrun_resumes_without_the_flag(place, monkeypatch):
 
 @pytest.mark.slow
 def test_killed_while_joining(place, monkeypatch):
-    """Pictures are in their places in part, and the list of rows is there."""
+    """Pictures lie beside the one journal in part, and the list of rows is there."""
     plain = os.replace
 
     def action(rank):
@@ -196,7 +196,7 @@ def test_killed_while_joining(place, monkeypatch):
         as_command(predict.main, arguments_of(place, "joining"))
 
     assert of_ranks(place, 2, "joining", action=action)[0] == [-9, 2]
-    assert len(list((place.folder / "joining/pictures").iterdir())) == 4
+    assert len(list((place.folder / "joining/.partial/pictures").iterdir())) == 4
     assert of_ranks(place, 2, "joining", "--resume")[0] == [0, 0]
     assert files(place.folder / "joining") == place.whole
 
