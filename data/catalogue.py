@@ -165,11 +165,8 @@ def find_duplicates(root: Path, references: Iterable[Record], records: Iterable[
     by_content = {(root / r.image_path).read_bytes(): r for r in references if size(r)}
     sizes = {len(content) for content in by_content}
     twins = ((r, by_content.get((root / r.image_path).read_bytes())) for r in records if size(r) in sizes)
-    return [
-        f"{printable(root / r.image_path)}: the same file as the reference {printable(twin.image_path)}"
-        for r, twin in twins
-        if twin
-    ]
+    sentence = "{}: the same file as the reference {}".format
+    return [sentence(printable(root / r.image_path), printable(one.image_path)) for r, one in twins if one]
 
 
 def run_script(layout: Layout, root: Path | None, description: str, words: list[str] | None = None) -> int:

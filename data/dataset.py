@@ -44,13 +44,9 @@ class InspectionDataset(Dataset):
     """
 
     def __init__(
-        self,
-        root: str | Path,
-        records: Sequence[Record],
-        image_size: int,
-        reader: PhotographReader = AS_IT_IS,
+        self, root: Path, records: Sequence[Record], image_size: int, reader: PhotographReader = AS_IT_IS
     ):
-        self.root, self.records = Path(root), list(records)
+        self.root, self.records = root, list(records)
         self.image_size, self.reader = image_size, reader
         self.layout: TileLayout | None = None  # set once the references are known
 
@@ -83,13 +79,13 @@ class TrainingDataset(Dataset):
 
     def __init__(
         self,
-        root: str | Path,
+        root: Path,
         records: Sequence[Record],
         image_size: int,
         augmentation: str = "none",
         seed: int = 0,
     ):
-        self.root, self.records = Path(root), list(records)
+        self.root, self.records = root, list(records)
         self.image_size, self.augmentation, self.seed = image_size, augmentation, seed
         self.of_category = defaultdict(list)
         for record in self.records:

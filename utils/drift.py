@@ -83,11 +83,9 @@ class Drift:
                 continue
             order = sorted(self._last, key=lambda one: one.values[number], reverse=bool(value > high))
             kind = words[int(value > high)]
-            changes[kind] = Change(
-                f"the last {WINDOW} photographs are {kind} than the references and the first "
-                f"{WINDOW} ({value:.4g}, before {low:.4g} to {high:.4g})",
-                order[0].name,
-            )
+            values = f"{value:.4g}, before {low:.4g} to {high:.4g}"
+            first = f"the references and the first {WINDOW} ({values})"
+            changes[kind] = Change(f"the last {WINDOW} photographs are {kind} than {first}", order[0].name)
         return changes
 
     def _of_scores(self) -> dict[str, Change]:

@@ -83,12 +83,8 @@ def _add(box: Box, boxes: list[Box]) -> None:
 
 
 def _holds(outer: Box, inner: Box) -> bool:
-    return (
-        outer.x <= inner.x
-        and outer.y <= inner.y
-        and outer.x + outer.width >= inner.x + inner.width
-        and outer.y + outer.height >= inner.y + inner.height
-    )
+    across = outer.x <= inner.x and outer.x + outer.width >= inner.x + inner.width
+    return across and outer.y <= inner.y and outer.y + outer.height >= inner.y + inner.height
 
 
 def pixel_threshold_of(anomaly_map: np.ndarray, threshold: float | None) -> float | None:

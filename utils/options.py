@@ -297,11 +297,8 @@ def _check_of(hint: Any) -> Callable[[Any], bool]:
     if kind is dict:
         return lambda value: type(value) is dict and all(map(checks[1], value.values()))
     if kind is tuple and Ellipsis not in parts:
-        return lambda value: (
-            type(value) is list
-            and len(value) == len(checks)
-            and all(check(one) for check, one in zip(checks, value))
-        )
+        has_parts = lambda value: all(check(one) for check, one in zip(checks, value))
+        return lambda value: type(value) is list and len(value) == len(checks) and has_parts(value)
     if kind in (list, tuple):
         return lambda value: type(value) is list and all(map(checks[0], value))
     if hint is float:

@@ -76,11 +76,8 @@ def write_settings(file: Path, typed: Mapping[str, Words], prog: str) -> list[st
 
         yaml_implicit_resolvers: dict = {}
 
-    written = {
-        name: words[0] if len(words) == 1 and isinstance(words[0], str) else words
-        for name, words in typed.items()
-        if name not in (*FLAGS_ALONE, *SECRETS)
-    }
+    value = lambda words: words[0] if len(words) == 1 and isinstance(words[0], str) else words
+    written = {name: value(typed[name]) for name in typed if name not in (*FLAGS_ALONE, *SECRETS)}
     text = yaml.dump(written, Dumper=Plain, sort_keys=False, allow_unicode=True, width=100) if written else ""
     write_text(file, f"# {prog} --config {file.name}\n{text}")
     return [name for name in typed if name in SECRETS]
