@@ -78,12 +78,7 @@ class TrainingDataset(Dataset):
     """
 
     def __init__(
-        self,
-        root: Path,
-        records: Sequence[Record],
-        image_size: int,
-        augmentation: str = "none",
-        seed: int = 0,
+        self, root: Path, records: Sequence[Record], image_size: int, augmentation: str, seed: int = 0
     ):
         self.root, self.records = root, list(records)
         self.image_size, self.augmentation, self.seed = image_size, augmentation, seed

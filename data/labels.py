@@ -83,8 +83,7 @@ def anomalous(labels: Sequence[str]) -> list[bool]:
     if unknown:
         raise DataError(
             f"is {', '.join(map(printable, unknown[:3]))}{' ...' if len(unknown) > 3 else ''} normal or "
-            "anomalous? Write normal (good, ok, pass, 0) or anomalous (nok, fail, defect, 1) in the column "
-            "label"
+            "anomalous? Write normal (good, ok, pass, 0) or anomalous (nok, fail, defect, 1) as label"
         )
     for bad in (False, True):
         words = [f"{printable(label)} ({clean.count(label)})" for label in meaning if meaning[label] == bad]

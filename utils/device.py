@@ -42,11 +42,9 @@ def choose_device(name: str) -> torch.device:
             f"{neighbours()} processes here would share one Apple GPU, which exchanges no tensors between "
             "them: start one, or give --device cpu."
         )
+    reason = "chosen automatically" if name == "auto" else "as asked"
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
-        reason = "chosen automatically"
-    else:
-        reason = "as asked"
     if (digits := name.removeprefix("cuda:")).isdecimal():
         number = int(digits)
         if number >= cuda:

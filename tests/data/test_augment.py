@@ -65,7 +65,7 @@ def test_batches_keep_their_contract(tmp_path):
 
 def test_without_augmentation_training_sees_the_images_as_they_are(tmp_path):
     records = textured(tmp_path)
-    plain, training = InspectionDataset(tmp_path, records, 56), TrainingDataset(tmp_path, records, 56)
+    plain, training = InspectionDataset(tmp_path, records, 56), TrainingDataset(tmp_path, records, 56, "none")
     for index in range(len(records)):
         assert torch.equal(training[index + 7 * len(records)]["image"], plain[index]["views"].whole[0])
         assert torch.equal(training[index]["mask"], plain[index]["mask"])
