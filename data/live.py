@@ -73,8 +73,7 @@ class Source:
             repeated, times = repeated + 1, times + (not hung)
             if not hung and times <= MOST_WARNINGS:
                 logger.warning(
-                    "warning: %s equals the frame before to the bit, as if the camera hangs: such frames are "
-                    "not scored again",
+                    "warning: %s equals the frame before, as if the camera hangs: it is not scored again",
                     name,
                 )
         if repeated:
