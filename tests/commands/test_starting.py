@@ -42,11 +42,11 @@ def test_flags_are_read_before_pytorch_is_loaded(name, flag, code):
         (["--show", "--detector", "no-such-file"], "There is no detector no-such-file"),
         (
             ["--references", "no-such-folder", "--input", "docs", "--output", "out"],
-            "no-such-folder: is neither",
+            "no-such-folder: is no file, no folder",
         ),
         (
             ["--references", "docs", "--input", "no-such-folder", "--output", "out"],
-            "no-such-folder: is neither",
+            "no-such-folder: is no file, no folder",
         ),
     ],
 )
