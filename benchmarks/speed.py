@@ -42,10 +42,10 @@ from benchmarks.shared import (
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.score_files import Inspection, score
 from fdsl.scoring import Scorer
+from fdsl.training.step import HeadsStep
 from models.backbone import normalise
 from models.detector import Detector
 from models.features import Features
-from models.losses import map_losses
 from models.matching.candidates import UNRESTRICTED, discrepancy_of
 from models.matching.memory_bank import MemoryBank
 from models.methods.fdsl import Fdsl
@@ -225,16 +225,14 @@ def training(bench: Bench) -> list[Row]:
     bank = bank_of(torch.cat([tokens] * TRAINING_SHOTS, dim=1))
     method = Fdsl(bench.backbone.width, len(bench.args.layers)).to(bench.device)
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
+    of_heads = HeadsStep(method, optimizer)
     side = bench.args.image_size
     mask = (torch.rand(PHOTOS, 1, side, side) > 0.95).float().to(bench.device)
 
     def step() -> None:
         tokens = bench.backbone.encode(bench.pixels).tokens
         found = [bank.discrepancy(part, bank.index(part)) for part in tokens.unbind(1)]
-        features = torch.stack(found, dim=1)
-        loss = sum(part.sum() for maps in method(features) for part in map_losses(maps, mask))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        of_heads(torch.stack(found, dim=1), mask)
         optimizer.step()
 
     return [(f"training step, batch {PHOTOS}, {TRAINING_SHOTS} references", bench.seconds(step), bare)]

@@ -3,7 +3,6 @@ discrepancies."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -109,12 +108,6 @@ class Fdsl(FdslFacts, BankMethod):
 
     def refine(self, raw: Tensor) -> Tensor:
         return self.nam(raw) if self.nam is not None and self.options.use_nam else raw
-
-    def forward(self, discrepancy: Tensor) -> Maps:
-        """A training step's maps of discrepancies (L,B,N,C) of square patch grids: raw and refined,
-        (L,B,G,G)."""
-        grid = math.isqrt(discrepancy.shape[2])
-        return self.maps_of(self.probabilities(discrepancy).unflatten(-1, (grid, grid)))
 
     def maps_of(self, raw: Tensor) -> Maps:
         """Raw maps (L,B,G,G) with the refined ones."""

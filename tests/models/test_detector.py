@@ -32,7 +32,7 @@ def trained_like(seed=3, **options):
     torch.manual_seed(seed)
     method = Fdsl(32, 2, MethodConfig(**options), with_nam=True)
     for _ in range(3):
-        method.train()(torch.rand(2, 2, 64, 32))
+        plain.maps_of_all_heads(method.train(), torch.rand(2, 2, 64, 32))
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

@@ -27,6 +27,12 @@ def nearest(query, bank, align):
     return torch.stack([(bank @ token).argmax() for token in query])
 
 
+def maps_of_all_heads(method, discrepancies):
+    """Discrepancies (L,B,N,C) of square patch grids -> raw and refined maps (L,B,G,G), all heads at once."""
+    grid = int(discrepancies.shape[2] ** 0.5)
+    return method.maps_of(method.probabilities(discrepancies).unflatten(-1, (grid, grid)))
+
+
 def raw_map(head, discrepancy):
     """One block's discrepancies (N,C) through its head, layer by layer, in eval mode -> (N,)."""
     x = discrepancy

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fdsl.training.step import HeadsStep, losses
 from models.methods.fdsl import Fdsl
+from tests.support.plain import maps_of_all_heads
 from utils.config import MethodConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +32,7 @@ def gradients(method: Fdsl) -> list[Tensor]:
 def test_block_after_block_a_step_finds_the_losses_gradients_and_statistics_of_all_at_once(use_nam):
     features, mask = batch()
     plain, ours = method_of(use_nam), method_of(use_nam)
-    focal, dice = losses(plain(features), mask)
+    focal, dice = losses(maps_of_all_heads(plain, features), mask)
     (focal + dice).backward()
     step = HeadsStep(ours, torch.optim.Adam(ours.parameters()))
     assert step(features, mask) == pytest.approx((focal.item(), dice.item()), rel=1e-5) and step.finite
