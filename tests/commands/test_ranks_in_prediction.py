@@ -179,7 +179,8 @@ def test_a_restart_by_torchrun_resumes_without_the_flag(place, monkeypatch):
 
 @pytest.mark.slow
 def test_killed_while_joining(place, monkeypatch):
-    """Pictures lie beside the one journal in part, and the list of rows is there."""
+    """Pictures are beside the joined rows in part; the output folder has none before all of them are
+    there."""
     plain = os.replace
 
     def action(rank):
@@ -196,9 +197,11 @@ def test_killed_while_joining(place, monkeypatch):
         as_command(predict.main, arguments_of(place, "joining"))
 
     assert of_ranks(place, 2, "joining", action=action)[0] == [-9, 2]
-    assert len(list((place.folder / "joining/.partial/pictures").iterdir())) == 4
+    output = place.folder / "joining"
+    assert len(list((output / ".partial/pictures").iterdir())) == 4
+    assert not (output / "pictures").exists()
     assert of_ranks(place, 2, "joining", "--resume")[0] == [0, 0]
-    assert files(place.folder / "joining") == place.whole
+    assert files(output) == place.whole
 
 
 @pytest.mark.slow
