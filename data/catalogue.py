@@ -49,7 +49,10 @@ def _warn_of_unlisted_categories(catalogue: Catalogue, root: Path) -> None:
     """Warns of folders that look like categories and are not in meta.json: datasets are often downloaded bit
     by bit."""
     listed = catalogue.categories
-    is_one = lambda at: (at / "train").is_dir() and (at / "test").is_dir() or (at / "Data/Images").is_dir()
+
+    def is_one(at: Path) -> bool:
+        return (at / "train").is_dir() and (at / "test").is_dir() or (at / "Data/Images").is_dir()
+
     unlisted = sorted(one.name for one in root.iterdir() if one.name not in listed and is_one(one))
     if unlisted:
         share, names = f"{len(listed)} of {len(listed) + len(unlisted)}", ", ".join(map(printable, unlisted))

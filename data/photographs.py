@@ -155,8 +155,8 @@ AS_IT_IS = PhotographReader()
 @dataclass(frozen=True)
 class Loaded:
     """A photograph that was read: its name, the RGB picture, and what a detector takes; or the reason why it
-    cannot be read. stamp: of its file, if asked for. doubt: a warning about
-    its grey values or pages. path: of a file on the disk, None of one in an archive."""
+    cannot be read. stamp: of its file, if asked for. doubt: a warning about its grey values or pages. path:
+    of a file on the disk, None of one in an archive."""
 
     name: str
     photo: Image.Image | None = None

@@ -221,24 +221,26 @@ class Windows(Branch):
             yield features._replace(patches=self.grid.seen_in(which, features.tokens.device))
 
     def raw_maps(self, method: Method, encode: Encoder, memory: Memory | None, query: Query) -> Tensor:
-        """As above. With a budget the map that the whole images' final maps give says where windows are worth
-        it, and their raw maps stand where none is."""
-        match, found = query.match or self.match, []
-        chosen = self._chosen(method, query) if self.budget else [None] * len(query.views)
-        for image, numbers in zip(query.views.split(1), chosen):
-            parts = self.encoded(encode, image, method.want | match.want, numbers)
-            found.append(self.grid.as_cut(self._scored(method.raw_maps, parts, memory, match)))
-        if query.raw is None or not self.budget:
-            return self.grid.stitch(torch.stack(found, dim=1))  # a GPU adds a window of all in one step
-        of_images = zip(found, chosen, query.raw.unbind(1))
-        return torch.stack([self.grid.stitch(*one) for one in of_images], dim=1)
+        """As Branch.raw_maps. With a budget the map that the whole images' final maps give says where windows
+        are worth it, and their raw maps stand where none is."""
+        match = query.match or self.match
 
-    def _chosen(self, method: Method, query: Query) -> list[list[int]]:
-        """The windows of each image that its map makes worth it."""
-        if query.final is None:
+        def scored(image: Views, numbers: Sequence[int] | None = None) -> Tensor:
+            parts = self.encoded(encode, image, method.want | match.want, numbers)
+            return self.grid.as_cut(self._scored(method.raw_maps, parts, memory, match))
+
+        images = query.views.split(1)
+        if not self.budget:
+            return self.grid.stitch(torch.stack(list(map(scored, images)), dim=1))  # by a GPU in one step
+        if query.raw is None or query.final is None:
             raise ValueError("Windows are chosen by the maps of whole images, which are missing.")
         weights = method.summarise(query.final)[0].cpu()  # of all images at once, for the host waits
-        return [self.grid.choose(weight, self.budget) for weight in weights]
+        chosen = [self.grid.choose(weight, self.budget) for weight in weights]
+        stitched = [
+            self.grid.stitch(scored(image, numbers), numbers, raw)
+            for image, numbers, raw in zip(images, chosen, query.raw.unbind(1))
+        ]
+        return torch.stack(stitched, dim=1)
 
 
 def windows_of(settings: WindowConfig, grid: int, patch_size: int, at_once: AtOnce) -> Windows | None:

@@ -38,6 +38,11 @@ class Views:
         source = None if self.source is None else self.source[rows]
         return Views(*self._each(lambda values: values[rows]), source, known)
 
+    @property
+    def tile_count(self) -> int:
+        """Tiles of each photograph."""
+        return 0 if self.tiles is None else self.tiles.shape[1]
+
     def split(self, size: int) -> list[Views]:
         """Parts of `size` photographs, the last may be smaller."""
         return [self[start : start + size] for start in range(0, len(self), size)]

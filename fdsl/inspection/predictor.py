@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from data.images import open_image
@@ -111,11 +112,11 @@ class Predictor:
     def _refuse_other(self, batch: object, sizes: object) -> None:
         """DataError for a batch that `to_batch` did not make, and for sizes that are not of its images."""
         detector = self.scorer.detector
-        size, has_tiles = (detector.image_size,) * 2, detector.layout is not None
+        side, tiles = detector.image_size, 0 if detector.layout is None else len(detector.layout)
+        wanted = torch.uint8, side, tiles
         if (
             not isinstance(batch, Views)
-            or batch.whole.shape[-2:] != size
-            or has_tiles != (batch.tiles is not None)
+            or (batch.whole.dtype, batch.whole.shape[-1], batch.tile_count) != wanted
         ):
             raise DataError("the batch is none of to_batch; give what that makes of the photographs")
         given = list(sizes) if isinstance(sizes, Sequence) else []

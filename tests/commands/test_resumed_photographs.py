@@ -210,18 +210,15 @@ def test_a_run_that_scores_nothing_keeps_the_results_of_the_run_before(
     assert not (tmp_path / "out/pictures").exists()
 
 
-def test_a_run_that_stops_before_its_first_row_leaves_the_run_before(
-    detector, photographs, tmp_path, monkeypatch
+@pytest.mark.parametrize("stopped", [0, 1, 2])
+def test_the_results_of_the_run_before_stay_until_the_new_ones_are_complete(
+    detector, photographs, tmp_path, monkeypatch, stopped
 ):
     run(detector, photographs, tmp_path / "out")
     before = content(tmp_path / "out")
-
-    def stopped(self, batch, *_):
-        raise KeyboardInterrupt
-
     for more in ((), ("--resume",), ()):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(AnomalyDetector, "begin_batch", stopped)
+            stop_at(patch, 0 if more else stopped)
             run(detector, photographs, tmp_path / "out", "--threshold", "0.9", *more)
         left = content(tmp_path / "out")
         assert {name: left[name] for name in before} == before
@@ -321,20 +318,3 @@ def test_a_picture_that_a_killed_run_left_half_written_is_removed(
     run(detector, photographs, tmp_path / "out", *more)
     left = [path.name for path in (tmp_path / "out").rglob("*.tmp")]
     assert left == [".mine.tmp"] and not (tmp_path / "out/.partial").exists()
-
-
-@pytest.mark.parametrize("stopped", [1, 2])
-def test_the_results_of_the_run_before_stay_until_the_new_ones_are_complete(
-    detector, photographs, tmp_path, monkeypatch, stopped
-):
-    run(detector, photographs, tmp_path / "out")
-    before = content(tmp_path / "out")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_at(patch, stopped)
-        run(detector, photographs, tmp_path / "out", "--threshold", "0.9")
-    left = content(tmp_path / "out")
-    assert {name: left[name] for name in before} == before
-    run(detector, photographs, tmp_path / "out", "--threshold", "0.9", "--resume")
-    run(detector, photographs, tmp_path / "anew", "--threshold", "0.9")
-    assert lines(tmp_path / "out") == lines(tmp_path / "anew")
-    assert content(tmp_path / "out").keys() == content(tmp_path / "anew").keys()

@@ -81,7 +81,7 @@ MAY_CROSS = {
     "models/methods/batch.py:BatchMemory.tokens_for": TO_DEVICE,  # once for all batches
     "models/views/sliding_windows.py:WindowGrid.seen_in": TO_DEVICE,  # once, or of the windows that pay
     "models/views/sliding_windows.py:WindowGrid._count": TO_DEVICE,  # once, or of the windows that pay
-    "models/branches.py:Windows._chosen": TO_HOST,  # the maps that say which windows pay
+    "models/branches.py:Windows.raw_maps": TO_HOST,  # the maps that say which windows pay
     "fdsl/scoring.py:Scorer.begin": TO_HOST,
 }
 NEVER_WAITS = "fdsl/training/batches.py:"  # for each batch of a training

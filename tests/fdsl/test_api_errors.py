@@ -11,6 +11,7 @@ from fdsl.api import AnomalyDetector
 from tests.support.photographs import draw, texture
 from tests.support.predictions import BACKBONE_OPTIONS
 from utils.errors import ConfigError, DataError
+from utils.views import Views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -105,6 +106,9 @@ NO_BATCHES = (
     np.zeros((1, 3, 32, 32), np.uint8),
     torch.zeros(1, 3, 32, 32),
     torch.ones(3),
+    Views(torch.zeros(1, 3, 32, 32)),
+    Views(torch.zeros(1, 3, 48, 48, dtype=torch.uint8)),
+    Views(*torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8)),
 )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from tests.support.tokens import noise
 from utils.views import Views
@@ -41,3 +42,15 @@ def test_digests_are_of_the_pixels_and_computed_once_where_the_images_lay_first(
     other = views.whole.clone()
     other[2, 0, 0, 0] ^= 1
     assert [a == b for a, b in zip(Views(other).digests(), wanted)] == [True, True, False, True, True]
+
+
+def test_a_loader_pins_the_tensors_of_views(views, monkeypatch):
+    """As its thread does for a batch; a machine without a GPU pins nothing."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda values, *_: pinned.append(values) or values)
+    found = pin_memory({"views": views})["views"]
+    assert same(found, views) and [values.shape for values in pinned] == [
+        views.whole.shape,
+        views.tiles.shape,
+        views.roi.shape,
+    ]
